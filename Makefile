@@ -1,0 +1,70 @@
+# A few verbs; `make help` lists them. Everything they install goes into one folder, $(VENV).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+# Where torch comes from. On Linux the default index holds the CUDA build (gigabytes); a laptop says
+#   make train TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+SCENARIO ?= scenarios/household/train.toml
+# -n: one process per core, at most four; --dist loadfile keeps a module's fixtures in one process.
+PYTEST ?= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --durations 15 --durations-min 1
+
+BIN := $(VENV)/bin
+INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+PIP := set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(INDEX) -c constraints.txt
+# pip reports each package that it fetches; the lines that say nothing new are left out.
+BRIEF := | { grep --line-buffered -v -e "^Requirement already" -e "^  " -e "^Looking in" -e "^WARNING: Location" -e "^Installing coll" || true; }
+
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export PIP_ROOT_USER_ACTION ?= ignore
+
+.PHONY: help train test test-slow check clean
+
+help: ## list the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
+
+train: $(VENV)/.train ## train a household agent on the CPU and write a report (SCENARIO=path.toml for another)
+	@set -e; started=$$(mktemp); \
+	$(BIN)/agentrl train $(SCENARIO); \
+	report=$$(find runs -name report.html -newer $$started 2>/dev/null | sort | tail -1); rm -f $$started; \
+	if [ -n "$$report" ]; then echo "Report: $$PWD/$$report"; else echo "The run ended without a report."; exit 1; fi
+
+test: $(VENV)/.test ## run all tests that take seconds
+	$(PYTEST) -m "not slow and not gpu"
+
+test-slow: $(VENV)/.test ## run the tests that take longer
+	$(PYTEST) -m "slow and not gpu" || [ $$? -eq 5 ] # 5: no test is marked slow
+
+check: $(VENV)/.test ## lint, format, types and import order; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+clean: ## remove caches and builds; keeps runs/ and $(VENV)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "agentrl needs Python 3.11 or newer and $(PYTHON) is %d.%d. Name a newer one: make PYTHON=python3.12 ..." % v[:2])'
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { echo "Could not make $(VENV). On Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing agentrl with torch and transformers: 1-3 minutes the first time"
+	@$(PIP) -e '.[train]' $(BRIEF)
+	@touch $@
+
+# textworld may need a C compiler (its dependency jericho is built from source): without it, its tests skip.
+$(VENV)/.test: $(VENV)/.train
+	@echo "Installing the test tools"
+	@$(PIP) -e '.[train,dev,search,sql]' $(BRIEF)
+	@echo "Installing textworld (optional): about a minute"
+	@$(PIP) -e '.[textworld]' $(BRIEF) || echo "textworld could not be installed here: its tests will skip"
+	@touch $@

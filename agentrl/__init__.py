@@ -1,0 +1,1 @@
+"""agentrl: agentic multi-turn reinforcement learning of language models."""

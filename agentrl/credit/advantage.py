@@ -1,0 +1,346 @@
+"""Advantage parts: credit for *what*, against *whom*, minus *what*, over *what*, counting *which rows*.
+
+`Relative` is the one group-relative rule; papers differ in what fills its slots. Advantages add and scale:
+`Relative(scale=one) + 0.5 * Relative(Return(0.95), same_state, per="turn")`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from agentrl.credit.ledger import PAST_MEAN
+from agentrl.credit.part import Number, Printed, fixed
+from agentrl.credit.peers import Peers, same_task
+from agentrl.trajectory.batch import NO_KEY
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from agentrl.credit.keep import Kept
+    from agentrl.credit.peers import Ids
+    from agentrl.credit.reward import Reward
+    from agentrl.trajectory.batch import Batch
+
+    Floats: TypeAlias = NDArray[np.float64]
+    Bools: TypeAlias = NDArray[np.bool_]
+
+
+# -- slots -------------------------------------------------------------------------------------------------
+
+
+class Target(Protocol):
+    """Credit for what: (S,) figure of each turn, from the (S,) reward."""
+
+    def __call__(self, batch: Batch, reward: Floats, /) -> Floats:
+        """Return (S,)."""
+        ...
+
+
+class Center(Protocol):
+    """Minus what: (S,) baseline of each turn."""
+
+    def __call__(self, pool: Pool, /) -> Floats:
+        """Return (S,)."""
+        ...
+
+
+class Scale(Protocol):
+    """Over what: (S,) divisor of each turn, from the (S,) baseline; infinity makes the advantage 0."""
+
+    def __call__(self, pool: Pool, center: Floats, /) -> Floats:
+        """Return (S,)."""
+        ...
+
+
+class Advantage(Protocol):
+    """An advantage slot: (S,) advantage of each turn."""
+
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (S,)."""
+        ...
+
+
+# -- targets -----------------------------------------------------------------------------------------------
+
+
+def turn_reward(batch: Batch, reward: Floats, /) -> Floats:  # noqa: ARG001  # the slot's signature
+    """Each turn's own reward."""
+    return reward
+
+
+def episode_total(batch: Batch, reward: Floats, /) -> Floats:
+    """The undiscounted total of the trajectory, the same at each of its turns."""
+    return sum_by(batch.trajectory_of_turn, reward, batch.num_trajectories)[batch.trajectory_of_turn]
+
+
+def over_past_mean(batch: Batch, reward: Floats, /) -> Floats:
+    """The trajectory's total minus the running mean of its task, read from the ledger's column."""
+    return episode_total(batch, reward) - batch[PAST_MEAN][batch.trajectory_of_turn]
+
+
+@dataclass(frozen=True)
+class Return:
+    """The discounted sum of rewards from each turn on: R_t = r_t + gamma R_{t+1}.
+
+    >>> from agentrl.trajectory.batch import Batch
+    >>> batch = Batch.from_arrays(group=[0, 0], turns_per_trajectory=[3, 1], reward=[0, 0, 8, 1])
+    >>> Return(0.5)(batch, batch.reward.astype(float)).tolist()
+    [2.0, 4.0, 8.0, 1.0]
+    """
+
+    gamma: Number = 1.0
+
+    def __call__(self, batch: Batch, reward: Floats, /) -> Floats:
+        """Return (S,). Vectorised over trajectories, longest first, so the work is linear in the turns."""
+        gamma, result = fixed(self.gamma), reward.astype(np.float64, copy=True)
+        length = batch.turns_per_trajectory
+        longest_first = np.argsort(-length, kind="stable")
+        start, ascending = batch.turn_start[:-1][longest_first], np.sort(length)
+        for turn in range(int(length.max(initial=0)) - 2, -1, -1):
+            longer = len(length) - int(np.searchsorted(ascending, turn + 1, side="right"))
+            rows = start[:longer] + turn
+            result[rows] += gamma * result[rows + 1]
+        return result
+
+
+@dataclass(frozen=True, repr=False)
+class PlusRow(Printed):
+    """A target plus a reward that counts at its own turn only and flows nowhere.
+
+    With `InvalidPenalty` this is verl-agent's penalty: the refused turn's figure falls, its trajectory's does
+    not.
+    """
+
+    target: Target
+    row: Reward
+
+    def __call__(self, batch: Batch, reward: Floats, /) -> Floats:
+        """Return (S,)."""
+        return self.target(batch, reward) + self.row(batch)
+
+
+def sum_by(index: NDArray[np.integer], value: Floats, size: int) -> Floats:
+    """Sum `value` by `index` in [0, size)."""
+    return np.bincount(index, value, size).astype(np.float64, copy=False)
+
+
+# -- pools -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Figures to compare, and which of them count in the statistics.
+
+    Attributes:
+        value: (S,) figure of each turn.
+        group: (S,) peer group, from 0; `size` groups.
+        stand_in: (S,) the row that represents each turn in the statistics of its group: itself, or the first
+            turn of its trajectory in that group.
+        counted: (S,) whether the row itself is in the statistics.
+    """
+
+    value: Floats
+    group: Ids
+    size: int
+    stand_in: Ids
+    counted: Bools
+
+    def total(self, value: Floats) -> Floats:
+        """(G,) sum of (S,) `value` over the counted rows of each group."""
+        return sum_by(self.group[self.counted], value[self.counted], self.size)
+
+    def count(self) -> Floats:
+        """(G,) number of counted rows."""
+        return np.bincount(self.group[self.counted], minlength=self.size).astype(np.float64)
+
+
+def pool_of(
+    value: Floats, peers: Ids, trajectory: Ids, baseline: Bools, per: Literal["trajectory", "turn"]
+) -> Pool:
+    """Collect figures into peer groups.
+
+    Args:
+        value: (S,) figures; `peers`: (S,) ids; `trajectory`: (S,) owners.
+        baseline: (S,) whether the turn may count. Turns without peers never count.
+        per: whether each trajectory counts once in a group, by its first turn there, or each turn counts.
+    """
+    distinct, group = np.unique(peers, return_inverse=True)
+    rows = np.arange(len(value))
+    stand_in = rows
+    if per == "trajectory":
+        owners = int(trajectory.max(initial=-1)) + 1
+        _, first, inverse = np.unique(group * owners + trajectory, return_index=True, return_inverse=True)
+        stand_in = first[inverse]
+    counted = baseline & (stand_in == rows) & (peers != NO_KEY)
+    return Pool(value, group, len(distinct), stand_in, counted)
+
+
+# -- centers -----------------------------------------------------------------------------------------------
+
+
+def nothing(pool: Pool, /) -> Floats:
+    """No baseline."""
+    return np.zeros_like(pool.value)
+
+
+def mean(pool: Pool, /) -> Floats:
+    """The mean of the peers, oneself included."""
+    return (pool.total(pool.value) / np.maximum(pool.count(), 1))[pool.group]
+
+
+def others_mean(pool: Pool, /) -> Floats:
+    """The mean of the *other* peers: the leave-one-out baseline of RLOO (arXiv 2402.14740)."""
+    inside = pool.counted[pool.stand_in]
+    total = pool.total(pool.value)[pool.group] - np.where(inside, pool.value[pool.stand_in], 0.0)
+    return total / np.maximum(pool.count()[pool.group] - inside, 1)
+
+
+def median(pool: Pool, /) -> Floats:
+    """The median of the peers; with binary rewards and an odd group that is the majority's own value."""
+    group, value = pool.group[pool.counted], pool.value[pool.counted]
+    order = np.lexsort((value, group))
+    count = pool.count().astype(np.int64)
+    start = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)
+    ranked = np.append(value[order], 0.0)
+    low, high = start + np.maximum(count - 1, 0) // 2, start + count // 2
+    return np.where(count > 0, (ranked[low] + ranked[np.minimum(high, len(value))]) / 2, 0.0)[pool.group]
+
+
+# -- scales ------------------------------------------------------------------------------------------------
+
+
+def one(pool: Pool, center: Floats, /) -> Floats:  # noqa: ARG001  # the slot's signature
+    """No division."""
+    return np.ones_like(center)
+
+
+@dataclass(frozen=True)
+class Std:
+    """The standard deviation of the peers about their mean, plus `eps`.
+
+    A group whose deviation is below `min_std` gets advantage 0: without a floor, a group that differs only by
+    small penalties has them blown up to full size.
+    """
+
+    ddof: int = 1
+    eps: float = 1e-6
+    min_std: float = 0.0
+
+    def __call__(self, pool: Pool, center: Floats, /) -> Floats:
+        """Return (S,)."""
+        square = pool.total((pool.value - mean(pool)) ** 2)
+        deviation = np.sqrt(square / np.maximum(pool.count() - self.ddof, 1))[pool.group]
+        return np.where(deviation < self.min_std, np.inf, deviation + self.eps)
+
+
+@dataclass(frozen=True)
+class MeanAbsolute:
+    """The mean absolute deviation of the peers from the center, plus `eps`; 0 where it is below `floor`."""
+
+    eps: float = 1e-6
+    floor: float = 0.0
+
+    def __call__(self, pool: Pool, center: Floats, /) -> Floats:
+        """Return (S,)."""
+        deviation = (pool.total(np.abs(pool.value - center)) / np.maximum(pool.count(), 1))[pool.group]
+        return np.where(deviation < self.floor, np.inf, deviation + self.eps)
+
+
+@dataclass(frozen=True, repr=False)
+class AcrossBatch(Printed):
+    """A scale over the whole batch instead of the peers: one divisor for all groups (arXiv 2508.08221)."""
+
+    scale: Scale = Std()
+
+    def __call__(self, pool: Pool, center: Floats, /) -> Floats:
+        """Return (S,)."""
+        whole = Pool(pool.value, np.zeros_like(pool.group), 1, pool.stand_in, pool.counted)
+        return self.scale(whole, center)
+
+
+# -- advantages --------------------------------------------------------------------------------------------
+
+
+class Composable(ABC):
+    """Gives an advantage `+` and `*`."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (S,)."""
+
+    def __add__(self, other: Advantage) -> Sum:
+        return Sum((*_terms(self), *_terms(other)))
+
+    def __radd__(self, other: Advantage) -> Sum:
+        return Sum((*_terms(other), *_terms(self)))
+
+    def __mul__(self, weight: Number) -> Weighted:
+        return Weighted(weight, self)
+
+    __rmul__ = __mul__
+
+
+@dataclass(frozen=True, repr=False)
+class Sum(Composable, Printed):
+    """The sum of several advantages."""
+
+    terms: tuple[Advantage, ...]
+
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (S,)."""
+        return sum((term(batch, reward, kept) for term in self.terms), start=np.zeros(batch.num_turns))
+
+
+@dataclass(frozen=True, repr=False)
+class Weighted(Composable, Printed):
+    """An advantage times a number."""
+
+    weight: Number
+    advantage: Advantage
+
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (S,)."""
+        return fixed(self.weight) * self.advantage(batch, reward, kept)
+
+
+@dataclass(frozen=True, repr=False)
+class Relative(Composable, Printed):
+    """How much better a turn did than its peers: (target - center) / scale.
+
+    Attributes:
+        target: credit for what; `peers`: against whom; `center`: minus what; `scale`: over what.
+        per: whether statistics count each trajectory once in a peer group (by its first turn there) or each
+            turn. verl-agent counts turns even for episode totals, so long episodes weigh more.
+        lone: what a turn without counted peers gets: "zero", or "raw" for its undivided target.
+
+    >>> from agentrl.credit.keep import keep_all
+    >>> from agentrl.trajectory.batch import Batch
+    >>> batch = Batch.from_arrays(group=[0, 0, 1], turns_per_trajectory=[2, 1, 1], reward=[0, 1, 0, 5])
+    >>> reward = batch.reward.astype(float)
+    >>> Relative(scale=one)(batch, reward, keep_all(batch, reward)).tolist()
+    [0.5, 0.5, -0.5, 0.0]
+    """
+
+    target: Target = episode_total
+    peers: Peers = same_task
+    center: Center = mean
+    scale: Scale = Std()
+    per: Literal["trajectory", "turn"] = "trajectory"
+    lone: Literal["zero", "raw"] = "zero"
+
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (S,). A turn outside the baseline is still compared with those inside."""
+        value, owner = self.target(batch, reward), batch.trajectory_of_turn.astype(np.int64)
+        pool = pool_of(value, self.peers(batch), owner, kept.baseline[owner], self.per)
+        center = self.center(pool)
+        advantage = (value - center) / self.scale(pool, center)
+        alone = pool.count()[pool.group] <= 1
+        return np.where(alone, value if self.lone == "raw" else 0.0, advantage)
+
+
+def _terms(advantage: Advantage) -> tuple[Advantage, ...]:
+    return advantage.terms if isinstance(advantage, Sum) else (advantage,)

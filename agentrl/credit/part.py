@@ -1,0 +1,170 @@
+"""What every part of an algorithm shares: it prints, describes itself, is rebuilt, and may hold schedules.
+
+A part is a plain module-level function or a frozen dataclass with `__call__`; a part with parts inside is a
+tree.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from abc import ABC, abstractmethod
+from dataclasses import fields, is_dataclass, replace
+from types import FunctionType
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar, cast
+
+from agentrl.errors import AlgorithmError, did_you_mean
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Description: TypeAlias = "dict[str, Description] | list[Description] | str | int | float | bool | None"
+
+Value = TypeVar("Value")
+
+
+class Schedule(ABC):
+    """A number that changes with the progress of training, 0 at the start and 1 at the end."""
+
+    @abstractmethod
+    def __call__(self, progress: float) -> float:
+        """Return the number at `progress` in [0, 1]."""
+
+
+Number: TypeAlias = "float | Schedule"
+
+
+def fixed(number: Number) -> float:
+    """Return a plain number. Raises `AlgorithmError` for a schedule that nobody resolved.
+
+    >>> fixed(0.2)
+    0.2
+    """
+    if isinstance(number, Schedule):
+        raise AlgorithmError(
+            f"{number!r} is a schedule, and a part needs a number. "
+            "Use algorithm.at(progress) before credit and loss."
+        )
+    return number
+
+
+def resolve(value: Value, progress: float) -> Value:
+    """Return the value with every schedule inside replaced by its number at `progress`."""
+    if isinstance(value, Schedule):
+        return cast("Value", value(progress))
+    if isinstance(value, tuple):
+        return cast("Value", tuple(resolve(item, progress) for item in value))
+    if not _is_part(value):
+        return value
+    old = {item.name: getattr(value, item.name) for item in fields(value)}
+    new = {name: resolve(item, progress) for name, item in old.items()}
+    changed = {name: item for name, item in new.items() if item is not old[name]}
+    return cast("Value", replace(value, **changed)) if changed else cast("Value", value)
+
+
+class Printed:
+    """Prints a part with the names of the functions inside; a plain repr of a function shows an address."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{item.name}={_show(getattr(self, item.name))}" for item in fields(self))  # type: ignore[arg-type]  # a mixin of dataclasses
+        return f"{type(self).__name__}({shown})"
+
+
+def name_of(part: object) -> str:
+    """Return a short name of a part for messages and metrics.
+
+    >>> name_of(fixed)
+    'fixed'
+    """
+    return part.__name__ if isinstance(part, FunctionType | type) else type(part).__name__
+
+
+def describe(value: object) -> Description:
+    """Return a part as plain data: dotted names of functions and classes, and their fields.
+
+    Raises:
+        AlgorithmError: a closure, a lambda or another object that no dotted name leads back to.
+
+    >>> describe(fixed)
+    {'function': 'agentrl.credit.part:fixed'}
+    """
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, tuple):
+        return [describe(item) for item in value]
+    if isinstance(value, FunctionType):
+        return {"function": _dotted(value)}
+    if _is_part(value):
+        inside = {item.name: describe(getattr(value, item.name)) for item in fields(value)}
+        return {"part": _dotted(type(value)), **inside}
+    raise AlgorithmError(
+        f"{value!r} cannot be written to a run card; a part is a module-level function or a frozen dataclass."
+    )
+
+
+def rebuild(description: Description) -> object:
+    """Return the value that `describe` wrote.
+
+    It imports the modules named there, so read only run cards that you trust.
+
+    >>> rebuild(describe(fixed)) is fixed
+    True
+    """
+    if isinstance(description, list):
+        return tuple(rebuild(item) for item in description)
+    if not isinstance(description, dict):
+        return description
+    if "function" in description:
+        return load(str(description["function"]))
+    inside = {name: rebuild(item) for name, item in description.items() if name != "part"}
+    part = load(str(description["part"]))
+    if not isinstance(part, type):
+        raise AlgorithmError(f"{description['part']!r} is not a class; a run card names a part's class.")
+    return cast("object", part(**inside))
+
+
+def load(path: str) -> object:
+    """Return the object at a dotted path `"package.module:NAME"`.
+
+    Raises:
+        AlgorithmError: the path has no colon, there is no such module, or it has no such name.
+    """
+    module_name, colon, name = path.partition(":")
+    if not colon:
+        raise AlgorithmError(f"{path!r} is not a dotted path; write 'package.module:NAME'.")
+    if not _exists(module_name):
+        raise AlgorithmError(
+            f"there is no module {module_name!r}; install it or add its folder to PYTHONPATH."
+        )
+    module = importlib.import_module(module_name)
+    if not hasattr(module, name):
+        raise AlgorithmError(f"module {module_name!r} has no {name!r}.{did_you_mean(name, vars(module))}")
+    return cast("object", getattr(module, name))
+
+
+def _exists(module_name: str) -> bool:
+    try:
+        return importlib.util.find_spec(module_name) is not None
+    except (ModuleNotFoundError, ValueError):
+        return False
+
+
+def _is_part(value: object) -> TypeGuard[DataclassInstance]:
+    return is_dataclass(value) and not isinstance(value, type)
+
+
+def _dotted(named: FunctionType | type[object]) -> str:
+    if "<" in named.__qualname__ or "." in named.__qualname__:
+        raise AlgorithmError(
+            f"{named.__qualname__} is local to a function or class, so a run card cannot name it; "
+            "move it to the top of a module."
+        )
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _show(value: object) -> str:
+    if isinstance(value, FunctionType):
+        return value.__name__
+    if isinstance(value, tuple):
+        return "(" + ", ".join(_show(item) for item in value) + ("," if len(value) == 1 else "") + ")"
+    return repr(value)

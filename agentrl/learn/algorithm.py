@@ -1,0 +1,156 @@
+"""An algorithm is a value: typed slots filled by plain functions and frozen dataclasses.
+
+A paper is one `replace(...)` of another (`agentrl.recipes`). Nothing here imports torch, so algorithms print,
+compare and pickle without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from agentrl.credit.advantage import Advantage, Relative
+from agentrl.credit.keep import Keep, Kept, keep_all
+from agentrl.credit.part import Description, Printed, name_of, rebuild, resolve
+from agentrl.credit.part import describe as describe_part
+from agentrl.credit.reward import Reward, environment_reward
+from agentrl.errors import AlgorithmError
+from agentrl.learn.average import Average, token_mean
+from agentrl.learn.optimizer import AdamW, Optimizer
+from agentrl.learn.ratio import Ratio, token_ratio
+from agentrl.learn.surrogate import Clip, Surrogate
+from agentrl.learn.weight import TokenWeight, equal_weight
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from agentrl.learn.penalty import Need, Penalty
+    from agentrl.trajectory.batch import Batch
+
+    Floats: TypeAlias = NDArray[np.float64]
+    Bools: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Credit:
+    """What an algorithm made of a batch.
+
+    Attributes:
+        reward: (S,) reward that credit was computed from.
+        kept: which turns carry loss and which trajectories stand in baselines.
+        advantage: (S,) advantage of each turn, 0 where the turn carries no loss.
+        advantage_of_sample: (N,) the same on sampled tokens.
+        keep_of_sample: (N,) whether the token carries loss.
+    """
+
+    reward: Floats
+    kept: Kept
+    advantage: Floats
+    advantage_of_sample: Floats
+    keep_of_sample: Bools
+
+    @property
+    def empty(self) -> bool:
+        """Whether no token carries loss, so there is nothing to learn from the batch."""
+        return not bool(self.keep_of_sample.any())
+
+    def figures(self) -> dict[str, float]:
+        """Return health figures by name; those of advantages are over kept turns."""
+        advantage = self.advantage[self.kept.loss]
+        some = advantage if len(advantage) else np.zeros(1)
+        return {
+            "kept_turns": float(self.kept.loss.mean()) if len(self.kept.loss) else 0.0,
+            "baseline_trajectories": float(self.kept.baseline.mean()) if len(self.kept.baseline) else 0.0,
+            "advantage_mean": float(some.mean()),
+            "advantage_std": float(some.std()),
+            "advantage_largest": float(np.abs(some).max()),
+            "advantage_zero": float((np.abs(some) < 1e-8).mean()),
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Algorithm(Printed):
+    """How trajectories become a gradient; the default is GRPO with token averaging.
+
+    Attributes:
+        reward, keep, advantage: credit, numpy; see `agentrl.credit`.
+        token_weight, ratio, surrogate, average, penalties: the loss.
+        optimizer: what steps on it; `epochs`: passes over each batch; `minibatches`: steps per pass.
+        on_empty: whether a batch of which the filter keeps nothing is an error or skipped.
+    """
+
+    reward: Reward = environment_reward
+    keep: Keep = keep_all
+    advantage: Advantage = Relative()  # noqa: RUF009  # frozen, so sharing one is safe
+    token_weight: TokenWeight = equal_weight
+    ratio: Ratio = token_ratio
+    surrogate: Surrogate = Clip(0.2, 0.2)  # noqa: RUF009  # frozen
+    average: Average = token_mean
+    penalties: tuple[Penalty, ...] = ()
+    optimizer: Optimizer = AdamW()  # noqa: RUF009  # frozen
+    epochs: int = 1
+    minibatches: int = 1
+    on_empty: Literal["raise", "skip"] = "raise"
+
+    def at(self, progress: float) -> Algorithm:
+        """Return the algorithm with every schedule replaced by its number at `progress` in [0, 1]."""
+        return resolve(self, progress)
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What the penalties read besides log-probabilities."""
+        return tuple(sorted({need for penalty in self.penalties for need in penalty.needs}))
+
+    def credit(self, batch: Batch) -> Credit:
+        """Return the advantages of a batch.
+
+        Raises:
+            AlgorithmError: a part gave a wrong shape or a figure that is not finite, or the filter kept
+            nothing. MissingColumnError: a part reads a column that no probe measured.
+        """
+        reward = _turns(batch, self.reward(batch), self.reward)
+        kept = self.keep(batch, reward)
+        advantage = _turns(batch, self.advantage(batch, reward, kept), self.advantage)
+        advantage = np.where(kept.loss, advantage, 0.0)
+        turn = batch.turn_of_sample
+        credit = Credit(reward, kept, advantage, advantage[turn], kept.loss[turn])
+        if credit.empty and self.on_empty == "raise":
+            raise AlgorithmError(
+                f"{self.keep!r} kept none of {batch.num_turns} turns, so there is nothing to "
+                "learn from. Loosen the filter, sample more rollouts per task, or set on_empty='skip'."
+            )
+        return credit
+
+
+def describe(algorithm: Algorithm) -> dict[str, Description]:
+    """Return the algorithm as plain data for the run card: dotted names of the parts, and their fields."""
+    description = describe_part(algorithm)
+    if not isinstance(description, dict):
+        raise AlgorithmError(f"{algorithm!r} is not an Algorithm.")
+    return description
+
+
+def from_description(description: dict[str, Description]) -> Algorithm:
+    """Return the algorithm that `describe` wrote.
+
+    It imports the modules named there: read only run cards you trust.
+    """
+    algorithm = rebuild(description)
+    if not isinstance(algorithm, Algorithm):
+        raise AlgorithmError(f"the run card describes {name_of(algorithm)}, not an Algorithm.")
+    return algorithm
+
+
+def _turns(batch: Batch, values: Floats, part: object) -> Floats:
+    if values.shape != (batch.num_turns,):
+        raise AlgorithmError(
+            f"{name_of(part)} gave shape {values.shape}; expected one figure per turn, ({batch.num_turns},)."
+        )
+    if not np.isfinite(values).all():
+        turn = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise AlgorithmError(
+            f"{name_of(part)} gave {values[turn]} at turn {turn}; it must be finite everywhere."
+        )
+    return values.astype(np.float64)

@@ -1,0 +1,103 @@
+"""Checkpoints that are whole or absent: written aside, hashed, then renamed.
+
+A checkpoint is a folder: `model/` in the hub's format, `optimizer.pt`, `state.json`, and `manifest.json` with the
+SHA-256 of every file. Resuming takes the newest whole one and says which it passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentrl.errors import RunDirectoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The newest whole checkpoint, and the damaged ones that were passed over."""
+
+    path: Path | None
+    damaged: tuple[str, ...]
+
+
+def write_checkpoint(folder: Path, name: str, fill: Callable[[Path], None]) -> Path:
+    """Write a checkpoint atomically: `fill` puts the files into a folder beside the final one.
+
+    Raises:
+        RunDirectoryError: the disk is full or read-only; earlier checkpoints stay as they were.
+    """
+    aside = folder / f".writing-{name}-{os.getpid()}"
+    final = folder / name
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        fill(aside)
+        _write_manifest(aside)
+        if final.exists():
+            shutil.rmtree(final)
+        aside.rename(final)
+        _sync(folder)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise RunDirectoryError(
+            f"the checkpoint {final} could not be written: {error}. Free some space or make the folder writable, "
+            "then resume: earlier checkpoints are whole."
+        ) from error
+    return final
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether every file of the checkpoint is there with the hash that its manifest names."""
+    try:
+        manifest: dict[str, str] = json.loads((path / MANIFEST).read_text())
+        return bool(manifest) and all(_hash(path / name) == value for name, value in manifest.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def newest(folder: Path, names: Sequence[str]) -> Found:
+    """Return the first whole checkpoint of `names` (newest first)."""
+    damaged: list[str] = []
+    for name in names:
+        if is_whole(folder / name):
+            return Found(folder / name, tuple(damaged))
+        damaged.append(name)
+    return Found(None, tuple(damaged))
+
+
+def clean(folder: Path) -> None:
+    """Remove what an interrupted writer left behind."""
+    for path in folder.glob(".writing-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_manifest(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        _sync(path)
+    manifest = {path.relative_to(folder).as_posix(): _hash(path) for path in files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    _sync(folder / MANIFEST)
+    _sync(folder)
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,166 @@
+"""Gradients of one share of a batch: the reinforcement loss and the supervised loss.
+
+Denominators are global (`prepare` weighs every token over the whole batch), so the gradients of shares add up:
+over micro-batches, over processes, in a fixed order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from agentrl.learn.forward import Streams, micro_batches, predict, rows_of
+from agentrl.learn.loss import Health, policy_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedModel
+
+    from agentrl.learn.algorithm import Algorithm
+    from agentrl.learn.forward import Index
+    from agentrl.learn.loss import LossInputs
+    from agentrl.learn.supervised import Example
+    from agentrl.trajectory.batch import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyGradient:
+    """The gradient of some streams.
+
+    Attributes:
+        gradient: (P,) flat, in the order of the model's parameters.
+        parts: terms of the loss by name; `health`: sums for the figures, None where nothing carried loss.
+    """
+
+    gradient: torch.Tensor
+    parts: dict[str, float]
+    health: Health | None
+    tokens: int
+
+
+def streams_with_loss(algorithm: Algorithm, batch: Batch, inputs: LossInputs) -> Index:
+    """(R',) streams that can contribute: a zero advantage contributes nothing unless a penalty reads the token."""
+    counts = inputs.keep.clone()
+    if not algorithm.penalties:
+        counts &= inputs.advantage != 0
+    streams = torch.zeros(len(batch.stream_turn_start) - 1, dtype=torch.bool)
+    streams[inputs.spans.stream[counts]] = True
+    return streams.nonzero().squeeze(1).numpy().astype(np.int64)
+
+
+def policy_gradient(
+    model: PreTrainedModel,
+    algorithm: Algorithm,
+    batch: Batch,
+    inputs: LossInputs,
+    streams: Index,
+    *,
+    micro_tokens: int = 8192,
+    temperature: float = 1.0,
+) -> PolicyGradient:
+    """Return the gradient of the loss of the given streams.
+
+    Args:
+        algorithm: with schedules resolved (`algorithm.at`); `inputs`: from `prepare`, of the whole batch.
+        micro_tokens: most padded tokens of one forward pass.
+        temperature: the one the tokens were drawn at.
+    """
+    packed = Streams.of(batch)
+    lengths = np.diff(packed.token_start)[streams]
+    model.zero_grad(set_to_none=True)
+    parts: dict[str, float] = {}
+    health: Health | None = None
+    tokens = 0
+    for piece in micro_batches(lengths, tokens=micro_tokens):
+        chosen = streams[piece]
+        rows = packed.rows(chosen)
+        predicted = predict(model, rows, temperature=temperature, entropy="entropy" in algorithm.needs)
+        loss = policy_loss(algorithm, inputs.take(torch.from_numpy(packed.samples(chosen))), predicted.logprob, predicted.entropy)
+        loss.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        for name, value in loss.parts.items():
+            parts[name] = parts.get(name, 0.0) + float(value)
+        health = loss.health if health is None else health + loss.health
+        tokens += rows.ids.numel()
+    return PolicyGradient(flat_gradient(model), parts, health, tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class SupervisedGradient:
+    """The gradient of some examples; `loss`: weighted sum of nats, `action_loss`: of imitated tokens alone."""
+
+    gradient: torch.Tensor
+    loss: float
+    action_loss: float
+    action_tokens: int
+
+
+def supervised_gradient(
+    model: PreTrainedModel, examples: Sequence[Example], *, total_weight: float, micro_tokens: int = 8192
+) -> SupervisedGradient:
+    """Return the gradient of the weighted cross-entropy of `examples` over `total_weight` (of all shares).
+
+    Axes: each example is one row of L tokens with a weight for each.
+    """
+    model.zero_grad(set_to_none=True)
+    lengths = np.array([len(example.tokens) for example in examples])
+    total, action, count = 0.0, 0.0, 0
+    for piece in micro_batches(lengths, tokens=micro_tokens):
+        chosen = [examples[index] for index in piece]
+        targets = [np.flatnonzero(example.weight[1:]) + 1 for example in chosen]
+        weight = torch.from_numpy(np.concatenate([e.weight[t] for e, t in zip(chosen, targets, strict=True)]))
+        logprob = predict(model, rows_of([example.tokens for example in chosen], targets)).logprob
+        loss = -(weight * logprob).sum() / total_weight
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        imitated = weight == 1.0
+        total += float(loss.detach())
+        action -= float(logprob.detach()[imitated].sum())
+        count += int(imitated.sum())
+    return SupervisedGradient(flat_gradient(model), total, action, count)
+
+
+@torch.no_grad()
+def stream_logprob(
+    model: PreTrainedModel, batch: Batch, streams: Index, *, micro_tokens: int = 8192, temperature: float = 1.0
+) -> tuple[Index, torch.Tensor]:
+    """Return indices into the sampled tokens of the given streams and (n,) their log-probabilities now."""
+    packed = Streams.of(batch)
+    lengths = np.diff(packed.token_start)[streams]
+    places: list[Index] = [np.zeros(0, np.int64)]
+    values: list[torch.Tensor] = [torch.zeros(0)]
+    for piece in micro_batches(lengths, tokens=micro_tokens):
+        places.append(packed.samples(streams[piece]))
+        values.append(predict(model, packed.rows(streams[piece]), temperature=temperature).logprob)
+    return np.concatenate(places), torch.cat(values)
+
+
+def flat_gradient(model: PreTrainedModel) -> torch.Tensor:
+    """(P,) the gradients of all parameters in order; zero where a parameter received none."""
+    return torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1).float() for p in model.parameters()]
+    )
+
+
+def flat_weights(model: PreTrainedModel) -> torch.Tensor:
+    """(P,) a copy of all parameters in order."""
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+@torch.no_grad()
+def load_flat(model: PreTrainedModel, weights: torch.Tensor) -> None:
+    """Put (P,) flat weights into the model's parameters."""
+    start = 0
+    for parameter in model.parameters():
+        parameter.copy_(weights[start : start + parameter.numel()].view_as(parameter))
+        start += parameter.numel()
+
+
+def put_gradient(model: PreTrainedModel, gradient: torch.Tensor) -> None:
+    """Put a (P,) flat gradient into the model's parameters."""
+    start = 0
+    for parameter in model.parameters():
+        parameter.grad = gradient[start : start + parameter.numel()].view_as(parameter).clone()
+        start += parameter.numel()

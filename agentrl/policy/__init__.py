@@ -1,0 +1,1 @@
+"""Who acts: the policy contract and its implementations."""

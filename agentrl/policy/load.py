@@ -1,0 +1,61 @@
+"""Loading and saving real models: any folder in the hub's format, or a hub name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentrl.errors import MissingExtraError, PolicyError
+from agentrl.policy.render import renderer_for
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from agentrl.policy.render import Renderer
+
+
+def load_model(path: str, renderer: str = "auto", *, dtype: str = "float32") -> tuple[PreTrainedModel, Renderer]:
+    """Load a causal model and its tokenizer as a model in evaluation mode and a renderer.
+
+    Args:
+        path: a folder in the hub's format, or a hub name (downloaded by transformers, which needs a network).
+        renderer: "auto", "template" or "markup"; see `agentrl.policy.render.renderer_for`.
+
+    Raises:
+        PolicyError: nothing loadable is there.
+        TemplateError: the chat template rewrites history.
+        MissingExtraError: transformers is not installed.
+    """
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise MissingExtraError("Loading a model", "train") from error
+    _quiet()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    except (OSError, ValueError) as error:
+        kind = "folder" if Path(path).exists() else "folder or hub name"
+        raise PolicyError(
+            f"no model could be loaded from the {kind} {path!r}: {str(error).splitlines()[0]} "
+            "Give a folder that holds config.json, weights and a tokenizer."
+        ) from error
+    model.eval()
+    return model, renderer_for(tokenizer, kind=renderer)
+
+
+def save_model(model: PreTrainedModel, renderer: Renderer, folder: Path) -> None:
+    """Save model and tokenizer in the hub's format (safetensors)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _quiet()
+    model.save_pretrained(folder)
+    tokenizer = getattr(renderer, "tokenizer", None)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+
+
+def _quiet() -> None:
+    """Keep transformers' progress bars for single small files off the terminal."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

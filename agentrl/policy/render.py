@@ -1,0 +1,235 @@
+"""Text to tokens and back: the only place where a conversation becomes ids.
+
+A renderer gives the tokens that a turn *adds*. What was sampled is never rendered again, so no merge across
+a boundary and no template that rewrites history can change a token the model has seen.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from agentrl.errors import TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from agentrl.trajectory import IntArray
+
+
+@runtime_checkable
+class Renderer(Protocol):
+    """Renders a conversation turn by turn."""
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """Ids that end a turn of the policy; the first one closes a turn that was cut."""
+        ...
+
+    def begin(self, system: str, observation: str) -> IntArray:
+        """(P,) tokens of a new stream up to and including the generation prompt."""
+        ...
+
+    def extend(self, observation: str, *, closed: bool) -> IntArray:
+        """(P,) tokens after a sampled turn up to the next generation prompt.
+
+        Args:
+            closed: whether the sampled turn ended with a stop token; otherwise one is added (not sampled).
+        """
+        ...
+
+    def encode(self, text: str) -> IntArray:
+        """Plain text as tokens, without markup."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Tokens as text, without special tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class Markup:
+    """An append-only markup for tokenizers without a chat template: `observation <|act|> action <|end|>`.
+
+    Args:
+        tokenizer: its vocabulary must hold `act` and `end` as single tokens.
+        act: token that asks for the agent's turn; `end`: token that closes it.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    act: str = "<|act|>"
+    end: str = "<|end|>"
+
+    def __post_init__(self) -> None:
+        for token in (self.act, self.end):
+            if self.tokenizer.convert_tokens_to_ids(token) in {None, self.tokenizer.unk_token_id}:
+                raise TemplateError(
+                    f"the tokenizer has no token {token!r}, which the append-only markup needs; "
+                    "add it with tokenizer.add_special_tokens, or use a tokenizer with a chat template."
+                )
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """The end token."""
+        return (self._id(self.end),)
+
+    def begin(self, system: str, observation: str) -> IntArray:
+        """System text, first observation and the act token."""
+        text = f"{system}\n\n{observation}" if system else observation
+        return _ids([*self.encode(text), self._id(self.act)])
+
+    def extend(self, observation: str, *, closed: bool) -> IntArray:
+        """The next observation and the act token."""
+        head = [] if closed else [self._id(self.end)]
+        return _ids([*head, *self.encode(observation), self._id(self.act)])
+
+    def encode(self, text: str) -> IntArray:
+        """Plain text as tokens; markup written in the text stays text."""
+        return _ids(_encode(self.tokenizer, text))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Tokens as text, without special tokens."""
+        return _decode(self.tokenizer, tuple(int(token) for token in tokens))
+
+    def _id(self, token: str) -> int:
+        return _single(self.tokenizer.convert_tokens_to_ids(token))
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """Turns through the tokenizer's own chat template; a turn's suffix is found by difference.
+
+    The template is applied to short dummy conversations only: history is never rendered again. A template that
+    rewrites earlier turns is refused by `check_prefix_stable`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    observation_role: str = "user"
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """The end-of-turn token of the template and the end-of-sequence token."""
+        first = self._closing()[:1]
+        eos = self.tokenizer.eos_token_id
+        found = [*first, *([eos] if isinstance(eos, int) else [])]
+        return tuple(dict.fromkeys(found))
+
+    def begin(self, system: str, observation: str) -> IntArray:
+        """The template's rendering of the first messages, with its generation prompt."""
+        head = [{"role": "system", "content": system}] if system else []
+        return _ids(self._apply([*head, {"role": "user", "content": observation}], prompt=True))
+
+    def extend(self, observation: str, *, closed: bool) -> IntArray:
+        """Everything the template writes between the agent's text and its next turn."""
+        suffix = self._after_turn(observation)
+        closing = self._closing()
+        if closed and closing and suffix[: 1] == closing[:1]:
+            return _ids(suffix[1:])
+        return _ids(suffix)
+
+    def encode(self, text: str) -> IntArray:
+        """Plain text as tokens; special tokens written in the text stay text."""
+        return _ids(_encode(self.tokenizer, text))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Tokens as text, without special tokens."""
+        return _decode(self.tokenizer, tuple(int(token) for token in tokens))
+
+    def _apply(self, messages: list[dict[str, str]], *, prompt: bool) -> list[int]:
+        ids = self.tokenizer.apply_chat_template(
+            messages, tokenize=True, add_generation_prompt=prompt, return_dict=False
+        )
+        return [int(token) for token in ids]  # type: ignore[union-attr]  # return_dict=False gives a list of ids
+
+    def _after_turn(self, observation: str) -> list[int]:
+        turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
+        before = self._apply_text(turn)
+        after = self._apply_text([*turn, {"role": self.observation_role, "content": observation}], prompt=True)
+        tail = after[after.index(_MARK) + len(_MARK) :]
+        if not after.startswith(before[: before.index(_MARK)]):
+            raise TemplateError(_REWRITES)
+        return [int(token) for token in self.tokenizer.encode(tail, add_special_tokens=False)]
+
+    def _closing(self) -> list[int]:
+        text = self._apply_text([{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}])
+        return list(self.tokenizer.encode(text[text.index(_MARK) + len(_MARK) :], add_special_tokens=False))
+
+    def _apply_text(self, messages: list[dict[str, str]], *, prompt: bool = False) -> str:
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
+
+
+_MARK = "the agent's turn"
+_REWRITES = (
+    "the chat template changes earlier turns when a turn is added, so tokens the model has seen would differ from "
+    "those it is trained on. Use a template that only appends (most '*_training' variants do), set "
+    "`policy.renderer = \"markup\"`, or train with one fresh stream for each turn."
+)
+
+
+def check_prefix_stable(renderer: Renderer, apply: Callable[[list[dict[str, str]], bool], str] | None = None) -> None:
+    """Raise `TemplateError` where rendering k + 1 turns does not begin with the rendering of k turns.
+
+    Args:
+        renderer: `Markup` is stable by construction; a `ChatTemplate` is tried on a conversation of three turns.
+        apply: renders (messages, generation prompt?) as text, for templates from elsewhere.
+    """
+    if apply is None:
+        if not isinstance(renderer, ChatTemplate):
+            return
+        template = renderer._apply_text  # noqa: SLF001  # the check belongs to the class, beside it
+
+        def apply(messages: list[dict[str, str]], prompt: bool) -> str:  # noqa: FBT001  # the callback's form
+            return template(messages, prompt=prompt)
+
+    role = renderer.observation_role if isinstance(renderer, ChatTemplate) else "user"
+    messages = [{"role": "user", "content": "You see a door."}]
+    seen = apply(messages, True)  # noqa: FBT003  # the callback's form
+    for turn in range(3):
+        reply = f"<think>turn {turn}</think> go to door {turn}"
+        messages.append({"role": "assistant", "content": reply})
+        messages.append({"role": role, "content": f"You arrive at door {turn}."})
+        longer = apply(messages, True)  # noqa: FBT003  # the callback's form
+        if not longer.startswith(seen + reply):
+            raise TemplateError(_REWRITES)
+        seen = longer
+
+
+def renderer_for(tokenizer: PreTrainedTokenizerBase, *, kind: str = "auto") -> Renderer:
+    """Return the tokenizer's chat template as a renderer where it has one, the append-only markup otherwise.
+
+    Args:
+        kind: "auto", "template" or "markup".
+
+    Raises:
+        TemplateError: the template rewrites history, or the markup's tokens are missing.
+    """
+    renderer: Renderer
+    if kind == "template" or (kind == "auto" and getattr(tokenizer, "chat_template", None)):
+        renderer = ChatTemplate(tokenizer)
+        check_prefix_stable(renderer)
+        return renderer
+    return Markup(tokenizer)
+
+
+def _ids(tokens: Sequence[int] | list[int]) -> IntArray:
+    return np.asarray(tokens, dtype=np.int32)
+
+
+def _single(token: int | list[int]) -> int:
+    return token if isinstance(token, int) else token[0]
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Text worlds repeat themselves: most observations of a run are found here."""
+    return tuple(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _decode(tokenizer: PreTrainedTokenizerBase, tokens: tuple[int, ...]) -> str:
+    return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))

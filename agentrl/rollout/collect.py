@@ -1,0 +1,161 @@
+"""World meets policy: collect trajectories, one coroutine each, without lock-step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from agentrl.errors import RolloutError
+from agentrl.rollout.episode import Episode
+from agentrl.rollout.stage import Stage
+from agentrl.trajectory import Invalid, InvalidReason, Trajectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agentrl.rollout.assignment import Assignment
+    from agentrl.rollout.episode import Play
+    from agentrl.rollout.stage import AnyEnv
+
+RETRIED = frozenset(
+    {
+        InvalidReason.WALL_CLOCK,
+        InvalidReason.ENVIRONMENT_FAULT,
+        InvalidReason.POLICY_ERROR,
+        InvalidReason.WORKER_DIED,
+    }
+)
+
+
+@dataclass
+class Stock:
+    """Environments that ended well and may be reset for the next trajectory."""
+
+    make: Callable[[], AnyEnv]
+    idle: list[AnyEnv] = field(default_factory=list)
+
+    def take(self) -> AnyEnv | None:
+        """Return a used environment, or None when a fresh one must be made."""
+        return self.idle.pop() if self.idle else None
+
+    def put_back(self, env: AnyEnv | None) -> None:
+        """Keep an environment for reuse."""
+        if env is not None:
+            self.idle.append(env)
+
+    def close(self) -> None:
+        """Close every idle environment."""
+        while self.idle:
+            self.idle.pop().close()
+
+
+async def collect_async(
+    stock: Stock,
+    play: Play,
+    assignments: Sequence[Assignment],
+    *,
+    concurrency: int = 64,
+    retries: int = 1,
+    finished: Callable[[Trajectory | Invalid], None] | None = None,
+) -> list[Trajectory | Invalid]:
+    """Play every assignment; results stand in the order of the assignments.
+
+    An exception in one environment never touches another trajectory: it ends as `Invalid`, after one replay of
+    the same actions in a fresh environment and `retries` new attempts where infrastructure failed.
+
+    Args:
+        concurrency: trajectories in flight; a trajectory that ends makes room for the next one at once.
+        finished: called with each result as it comes, for progress.
+    """
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one(assignment: Assignment) -> Trajectory | Invalid:
+        async with gate:
+            result = await _attempts(stock, play, assignment, retries)
+            if finished is not None:
+                finished(result)
+            return result
+
+    return list(await asyncio.gather(*(one(assignment) for assignment in assignments)))
+
+
+def collect(
+    stock: Stock,
+    play: Play,
+    assignments: Sequence[Assignment],
+    *,
+    concurrency: int = 64,
+    retries: int = 1,
+    finished: Callable[[Trajectory | Invalid], None] | None = None,
+) -> list[Trajectory | Invalid]:
+    """Do as `collect_async`, from code that runs no event loop."""
+    work = collect_async(stock, play, assignments, concurrency=concurrency, retries=retries, finished=finished)
+    return asyncio.run(work)
+
+
+async def _attempts(stock: Stock, play: Play, assignment: Assignment, retries: int) -> Trajectory | Invalid:
+    result = await _once(stock, play, assignment)
+    for attempt in range(1, retries + 1):
+        if isinstance(result, Trajectory) or result.reason not in RETRIED:
+            break
+        result = await _once(stock, play, replace(assignment, attempt=attempt))
+    return result
+
+
+async def _once(stock: Stock, play: Play, assignment: Assignment) -> Trajectory | Invalid:
+    stage = Stage(
+        make=stock.make,
+        assignment=assignment,
+        protocol=play.protocol,
+        seconds=play.limits.step_seconds,
+        env=stock.take(),
+    )
+    result = await Episode(play, stage).run()
+    if isinstance(result, Trajectory):
+        stock.put_back(stage.env)
+    else:
+        stage.close()
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Harvest:
+    """What a collection gave.
+
+    Attributes:
+        trajectories: members of complete groups only; `invalid`: every rollout that failed.
+        dropped: valid trajectories that were left out because a member of their group failed.
+    """
+
+    trajectories: tuple[Trajectory, ...]
+    invalid: tuple[Invalid, ...]
+    dropped: int
+
+    @property
+    def invalid_share(self) -> float:
+        """Failed rollouts over all rollouts."""
+        total = len(self.trajectories) + len(self.invalid) + self.dropped
+        return len(self.invalid) / total if total else 0.0
+
+
+def complete_groups(results: Sequence[Trajectory | Invalid]) -> Harvest:
+    """Drop every group with a failed member: leaving out single failures would bias its baseline."""
+    failed = tuple(result for result in results if isinstance(result, Invalid))
+    broken = {(item.step, item.group) for item in failed}
+    valid = [result for result in results if isinstance(result, Trajectory)]
+    kept = tuple(item for item in valid if (item.step, item.group) not in broken)
+    return Harvest(kept, failed, len(valid) - len(kept))
+
+
+def check_invalid_share(harvest: Harvest, most: float) -> None:
+    """Raise `RolloutError` with the commonest failure when more than `most` of the rollouts failed."""
+    if harvest.invalid_share <= most:
+        return
+    (reason, detail), count = Counter((item.reason, item.detail) for item in harvest.invalid).most_common(1)[0]
+    raise RolloutError(
+        f"{harvest.invalid_share:.0%} of the rollouts failed, more than the {most:.0%} allowed by "
+        f"rollout.most_invalid. The commonest failure ({count}x {reason.value}): {detail}. "
+        "Repair the environment or policy, or raise rollout.most_invalid; progress so far is kept and resumable."
+    )

@@ -1,0 +1,38 @@
+"""What bounds a rollout: turns and tokens truncate (and score), seconds are infrastructure (and do not)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentrl.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one trajectory.
+
+    Args:
+        turns: most turns; the environment's own limit may be lower.
+        turn_tokens: most sampled tokens of one turn.
+        trajectory_tokens: most tokens of a stream, prompt and samples; None leaves it to the policy's context.
+        observation_tokens: longer observations are cut in the middle; None never cuts.
+        step_seconds: deadline of one `reset` or `step` of an environment that blocks, and of one turn of the policy.
+        trajectory_seconds: wall-clock bound of a whole trajectory; None has none (reproducible runs).
+    """
+
+    turns: int = 30
+    turn_tokens: int = 64
+    trajectory_tokens: int | None = None
+    observation_tokens: int | None = None
+    step_seconds: float = 60.0
+    trajectory_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("turns", "turn_tokens", "trajectory_tokens", "observation_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"limits.{name} is {value}; give a whole number of at least 1.")
+        for name in ("step_seconds", "trajectory_seconds"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"limits.{name} is {value}; give a number of seconds above 0.")

@@ -1,0 +1,1 @@
+"""The rooms that see everything: train, evaluate, report, serve, command line."""

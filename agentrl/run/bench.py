@@ -1,0 +1,207 @@
+"""The workbench of a training run: what every phase needs, built once, checkpointed and resumed."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from agentrl.errors import RunDirectoryError
+from agentrl.learn.checkpoint import clean, newest, write_checkpoint
+from agentrl.learn.learner import Learner
+from agentrl.policy.load import load_model, save_model
+from agentrl.run.crew import Crew, Recipe
+from agentrl.run.start import demonstrations_of, make_start
+from agentrl.run.state import RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import FrameType
+
+    from transformers import PreTrainedModel
+
+    from agentrl.learn.algorithm import Algorithm
+    from agentrl.learn.optimizer import Optimizer
+    from agentrl.learn.supervised import Example
+    from agentrl.policy.render import Renderer
+    from agentrl.run.directory import RunDirectory
+    from agentrl.run.progress import Progress
+    from agentrl.run.settings import TrainSettings
+
+GROWING = ("metrics.jsonl", "samples.jsonl", "trajectories/rl.jsonl.zst")
+
+
+class Interrupted(Exception):  # control flow: the run stopped where it can be resumed
+    """The user asked the run to stop; a checkpoint has been written."""
+
+
+@dataclass
+class Bench:
+    """A run at work."""
+
+    settings: TrainSettings
+    algorithm: Algorithm
+    directory: RunDirectory
+    model: PreTrainedModel
+    renderer: Renderer
+    crew: Crew
+    progress: Progress
+    examples: list[Example]
+    state: RunState = field(default_factory=RunState)
+    learner: Learner | None = None
+    stopping: bool = False
+    _begun: float = field(default_factory=time.monotonic)
+    _restored: dict[str, object] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of the run, earlier parts of a resumed run included."""
+        return self.state.seconds + time.monotonic() - self._begun
+
+    # -- phases ------------------------------------------------------------------------------------------------
+
+    def begin(self, phase: str, optimizer: Optimizer, most_skipped: int = 20) -> int:
+        """Enter a phase with a fresh optimizer, or with the restored one; return the steps already done."""
+        self.learner = Learner(self.model, optimizer, most_skipped)
+        if self.state.phase != phase:
+            self.state = replace(self.state, phase=phase, step=0)
+        elif self._restored is not None:
+            self.learner.restore(self._restored)
+        self._restored = None
+        return self.state.step
+
+    @contextmanager
+    def working(self, phase: str) -> Iterator[None]:
+        """Count the CPU-seconds of the enclosed work towards a phase."""
+        before = self.crew.cpu_seconds
+        yield
+        self.state = self.state.spend(phase, self.crew.cpu_seconds - before)
+
+    def after_step(self, phase: str, step: int, *, last: bool = False) -> None:
+        """Note that a step is done; write a checkpoint now and then; stop here if asked to."""
+        self.state = replace(self.state, phase=phase, step=step)
+        due = step % self.settings.checkpoint_every == 0 or last
+        if due or self.stopping:
+            self.save()
+        if self.stopping:
+            raise Interrupted(
+                f"stopped at {phase} step {step}; everything is kept. Go on with: "
+                f"agentrl train --resume {self.directory.path}"
+            )
+
+    # -- checkpoints -------------------------------------------------------------------------------------------
+
+    def save(self, name: str = "") -> Path:
+        """Write a checkpoint of the state as it is now."""
+        sizes = {file: self.directory.size(file) for file in GROWING}
+        state = replace(self.state, sizes=sizes, seconds=self.seconds)
+
+        def fill(folder: Path) -> None:
+            import torch
+
+            save_model(self.model, self.renderer, folder / "model")
+            if self.learner is not None:
+                torch.save(self.learner.state(), folder / "optimizer.pt")
+            state.save(folder / "state.json")
+
+        path = write_checkpoint(self.directory.checkpoints, name or state.name, fill)
+        if not name:
+            self._forget_old()
+        return path
+
+    def _forget_old(self) -> None:
+        for name in self._names()[self.settings.keep_checkpoints :]:
+            shutil.rmtree(self.directory.checkpoints / name, ignore_errors=True)
+
+    def _names(self) -> list[str]:
+        found = (path.name for path in self.directory.checkpoints.glob("[0-9]-*") if path.is_dir())
+        return sorted(found, reverse=True)
+
+    def restore(self) -> tuple[str, ...]:
+        """Go back to the newest whole checkpoint; return the names of damaged ones that were passed over."""
+        import torch
+
+        clean(self.directory.checkpoints)
+        found = newest(self.directory.checkpoints, self._names())
+        if found.path is None:
+            for file in GROWING:
+                self.directory.cut(file, 0)
+            return found.damaged
+        self.load_weights(found.path)
+        self.state = RunState.read(found.path / "state.json")
+        optimizer = found.path / "optimizer.pt"
+        self._restored = torch.load(optimizer, weights_only=True) if optimizer.exists() else None
+        for file, size in self.state.sizes.items():
+            self.directory.cut(file, size)
+        return found.damaged
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Put the weights of a checkpoint into the model."""
+        saved, _ = load_model(
+            str(checkpoint / "model"), "markup" if self.settings.model.renderer == "auto" else "auto"
+        )
+        self.model.load_state_dict(saved.state_dict())
+
+    def checkpoint(self, name: str) -> Path:
+        """The folder of a named checkpoint. Raises `RunDirectoryError` where it is missing."""
+        path = self.directory.checkpoints / name
+        if not path.exists():
+            raise RunDirectoryError(f"the run has no checkpoint {name!r} in {self.directory.checkpoints}.")
+        return path
+
+
+@contextmanager
+def open_bench(
+    settings: TrainSettings,
+    algorithm: Algorithm,
+    directory: RunDirectory,
+    progress: Progress,
+    *,
+    resume: bool,
+) -> Iterator[Bench]:
+    """Build the workbench, continue from a checkpoint if asked to, and clear up at the end."""
+    import torch
+
+    torch.set_num_threads(1)
+    start = directory.path / "start"
+    demonstrations = demonstrations_of(settings)
+    if not (start / "config.json").exists():
+        make_start(settings, demonstrations, start)
+    model, renderer = load_model(str(start), settings.model.renderer)
+    recipe = Recipe(settings.environment, settings.limits, settings.model, start)
+    from agentrl.learn.supervised import example_of
+
+    weight = settings.warm_start.observation_weight
+    examples = [example_of(item, renderer, observation_weight=weight) for item in demonstrations]
+    with Crew(recipe, model, renderer, settings.shards, settings.processes) as crew:
+        bench = Bench(settings, algorithm, directory, model, renderer, crew, progress, examples)
+        if resume:
+            bench.restore()
+        with _signals(bench):
+            yield bench
+
+
+@contextmanager
+def _signals(bench: Bench) -> Iterator[None]:
+    """Let SIGINT and SIGTERM stop the run after the current step; a second signal stops it at once."""
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if bench.stopping:
+            raise KeyboardInterrupt
+        del number
+        bench.stopping = True
+
+    try:
+        before = {name: signal.signal(name, handle) for name in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: the caller handles its signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

@@ -1,0 +1,156 @@
+"""The settings of a training run and of an evaluation suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from agentrl.config import Settings
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class EnvironmentSettings(Settings):
+    """Which world: a registered id or "module:Class", and its constructor's arguments."""
+
+    id: str
+    kwargs: dict[str, bool | int | float | str | list[str]] = {}
+    split: str = "train"
+    protocol: str = "plain"
+
+
+class ModelSettings(Settings):
+    """The policy's model: a folder or hub name in `path`, or the size of one built from a config."""
+
+    path: str = ""
+    renderer: Literal["auto", "template", "markup"] = "auto"
+    hidden: Count = 128
+    layers: Count = 2
+    heads: Count = 4
+    kv_heads: Count = 2
+    intermediate: Count = 384
+    context: Count = 640
+    slots: Count = 64
+    vocabulary: Count = 1024
+    whole_names: bool = True
+    phrase_share: Share = 0.001
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelSettings:
+        if self.hidden % self.heads or self.heads % self.kv_heads:
+            raise ValueError("hidden must be a multiple of heads, and heads of kv_heads")  # pydantic shows it
+        return self
+
+
+class OptimizerSettings(Settings):
+    """AdamW, or Muon for the hidden matrices with AdamW for the rest."""
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    learning_rate: Positive = 4e-4
+    matrix_learning_rate: Positive = 0.02
+    beta_2: Share = 0.95
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    max_grad_norm: Positive = 1.0
+    warmup: Share = 0.03
+    final: Share = 1.0
+
+
+class WarmStartSettings(Settings):
+    """Supervised training on the expert's turns of disturbed demonstrations; `path` loads one made before."""
+
+    path: str = ""
+    demonstrations: Whole = 2000
+    noise: Share = 0.25
+    seed: Whole = 7
+    steps: Whole = 600
+    batch: Count = 16
+    observation_weight: Share = 0.15
+    evaluate_every: Whole = 200
+    optimizer: OptimizerSettings = OptimizerSettings(
+        kind="muon", learning_rate=3e-3, matrix_learning_rate=0.02, final=0.05
+    )
+
+
+class ReinforcementSettings(Settings):
+    """The reinforcement phase; `algorithm` names a recipe or "module:NAME"."""
+
+    algorithm: str = "GIGPO"
+    steps: Whole = 100
+    tasks: Count = 16
+    members: Count = 8
+    temperature: Positive = 1.0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    optimizer: OptimizerSettings = OptimizerSettings()
+    evaluate_every: Whole = 20
+    first_task: Whole = 1_000_000
+    most_invalid: Share = 0.1
+    most_skipped: Whole = 20
+    cpu_seconds: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class ControlSettings(Settings):
+    """More supervised training from the warm start, for as many CPU-seconds as the reinforcement phase took.
+
+    `steps` fixes their number instead (for reproducible runs).
+    """
+
+    enabled: bool = False
+    steps: Whole = 0
+
+
+class LimitSettings(Settings):
+    """Bounds of one trajectory; see `agentrl.rollout.Limits`."""
+
+    turns: Count = 30
+    turn_tokens: Count = 16
+    observation_tokens: Count | None = None
+    step_seconds: Positive = 60.0
+    trajectory_seconds: Positive | None = None
+
+
+class EvaluationSettings(Settings):
+    """How the run is judged: a small set for the curve, a large one at the end."""
+
+    curve_split: str = "valid_seen"
+    curve_tasks: Whole = 128
+    final_split: str = "valid_unseen"
+    final_tasks: Whole = 512
+    first_task: Whole = 0
+
+
+class TrainSettings(Settings):
+    """Everything that defines a training run."""
+
+    name: str = "run"
+    seed: Whole = 1
+    out: Path = Path("runs")
+    processes: Annotated[int, Field(ge=1, le=64)] = 2
+    shards: Annotated[int, Field(ge=1, le=64)] = 2
+    reproducible: bool = False
+    checkpoint_every: Count = 25
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    micro_tokens: Count = 8192
+    samples: Whole = 24
+    environment: EnvironmentSettings
+    model: ModelSettings = ModelSettings()
+    warm_start: WarmStartSettings = WarmStartSettings()
+    rl: ReinforcementSettings = ReinforcementSettings()
+    control: ControlSettings = ControlSettings()
+    limits: LimitSettings = LimitSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _reproducible(self) -> TrainSettings:
+        clocks = self.limits.trajectory_seconds is not None or self.rl.cpu_seconds > 0
+        if self.reproducible and clocks:
+            raise ValueError(
+                "a reproducible run has no wall-clock limits; unset limits.trajectory_seconds and rl.cpu_seconds"
+            )  # pydantic shows it
+        if self.reproducible and self.control.enabled and not self.control.steps:
+            raise ValueError("a reproducible run needs control.steps, not a measured number of CPU-seconds")  # pydantic shows it
+        return self

@@ -1,0 +1,182 @@
+"""One share of the work: a model, a policy on it, and environments. A process holds one or more shards.
+
+What a shard computes depends on the shard's number and never on the process it lives in, so a run on two
+processes equals the same run on one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from agentrl.errors import ConfigError, did_you_mean
+from agentrl.policy.base import Sampling
+from agentrl.policy.expert import ExpertPolicy
+from agentrl.policy.hf import HfPolicy
+from agentrl.policy.scripted import RandomPolicy
+from agentrl.rollout import Limits, Play, Stock, collect_async
+from agentrl.world.env import TextEnv
+from agentrl.world.protocol import Fenced, JsonCalls, PlainText, Tags
+from agentrl.world.registry import make
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+    from transformers import PreTrainedModel
+
+    from agentrl.learn.algorithm import Algorithm, Credit
+    from agentrl.learn.gradient import PolicyGradient, SupervisedGradient
+    from agentrl.learn.supervised import Example
+    from agentrl.policy.base import Policy
+    from agentrl.policy.render import Renderer
+    from agentrl.rollout import Assignment
+    from agentrl.run.settings import EnvironmentSettings, LimitSettings, ModelSettings
+    from agentrl.trajectory import Invalid, Trajectory
+    from agentrl.trajectory.batch import Batch
+    from agentrl.world.protocol import Protocol
+
+Actor = Literal["model", "random", "expert"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A share of a collection: who plays which assignments, and how."""
+
+    assignments: tuple[Assignment, ...]
+    actor: Actor
+    temperature: float
+    top_p: float
+
+
+class Shard:
+    """The work of one shard.
+
+    Args:
+        environment, limits: the world and its bounds.
+        model: the policy's model, shared with other shards of this process; None for scripted players only.
+    """
+
+    def __init__(
+        self,
+        environment: EnvironmentSettings,
+        limits: LimitSettings,
+        model: PreTrainedModel | None,
+        renderer: Renderer | None,
+        shape: ModelSettings,
+    ) -> None:
+        self.environment = environment
+        self.limits = Limits(
+            **limits.model_dump(), trajectory_tokens=shape.context if model is not None else None
+        )
+        self.stock = Stock(lambda: make(environment.id, **environment.kwargs))
+        self.model = model
+        self.policy = (
+            HfPolicy(model, renderer, slots=shape.slots, context=shape.context)
+            if model is not None and renderer is not None
+            else None
+        )
+        self.concurrency = shape.slots
+        self.protocol = protocol_named(environment.protocol)
+
+    def collect(self, task: Task) -> list[Trajectory | Invalid]:
+        """Play a share of a collection with the current weights."""
+        policy = self._policy(task.actor)
+        play = Play(
+            policy=policy,
+            protocol=self.protocol,
+            sampling=Sampling(
+                temperature=task.temperature, top_p=task.top_p, max_tokens=self.limits.turn_tokens
+            ),
+            limits=self.limits,
+            environment=self.environment.id,
+        )
+        return asyncio.run(collect_async(self.stock, play, task.assignments, concurrency=self.concurrency))
+
+    def _policy(self, actor: Actor) -> Policy:
+        if actor == "random":
+            return RandomPolicy()
+        if actor == "expert":
+            env = make(self.environment.id, **self.environment.kwargs)
+            return ExpertPolicy(env.expert if isinstance(env, TextEnv) else lambda _: None)
+        if self.policy is None:
+            raise RuntimeError("this shard has no model")  # a defect of the caller
+        self.policy.refresh()
+        return self.policy
+
+    def policy_gradient(
+        self,
+        algorithm: Algorithm,
+        batch: Batch,
+        credit: Credit,
+        streams: Sequence[int],
+        micro_tokens: int,
+        temperature: float,
+    ) -> PolicyGradient:
+        """Return the gradient of the given streams of a batch."""
+        import numpy as np
+
+        from agentrl.learn.gradient import policy_gradient
+        from agentrl.learn.loss import prepare
+
+        inputs = prepare(algorithm, batch, credit)
+        return policy_gradient(
+            self._model(), algorithm, batch, inputs, np.asarray(streams, np.int64),
+            micro_tokens=micro_tokens, temperature=temperature,
+        )  # fmt: skip
+
+    def supervised_gradient(
+        self, examples: Sequence[Example], total_weight: float, micro_tokens: int
+    ) -> SupervisedGradient:
+        """Return the gradient of some demonstrations."""
+        from agentrl.learn.gradient import supervised_gradient
+
+        return supervised_gradient(
+            self._model(), examples, total_weight=total_weight, micro_tokens=micro_tokens
+        )
+
+    def num_tasks(self, split: str) -> int | None:
+        """Return the number of tasks of a split."""
+        env = self.stock.take() or self.stock.make()
+        self.stock.put_back(env)
+        return env.num_tasks(split)
+
+    def load(self, weights: torch.Tensor) -> None:
+        """Put flat weights into the model."""
+        from agentrl.learn.gradient import load_flat
+
+        load_flat(self._model(), weights)
+
+    def _model(self) -> PreTrainedModel:
+        if self.model is None:
+            raise RuntimeError("this shard has no model")  # a defect of the caller
+        return self.model
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.stock.close()
+
+
+PROTOCOLS: dict[str, Callable[[], Protocol]] = {
+    "plain": PlainText,
+    "tags": Tags,
+    "fenced": Fenced,
+    "json": JsonCalls,
+}
+
+
+def protocol_named(name: str) -> Protocol:
+    """Return a protocol by its name in settings. Raises `ConfigError` for another name."""
+    if name not in PROTOCOLS:
+        raise ConfigError(
+            f"there is no protocol {name!r}; environment.protocol is one of {', '.join(PROTOCOLS)}."
+            + did_you_mean(name, PROTOCOLS)
+        )
+    return PROTOCOLS[name]()
+
+
+def cpu_seconds() -> float:
+    """CPU-seconds of this process."""
+    return time.process_time()

@@ -1,0 +1,89 @@
+"""What a run starts from: demonstrations, a tokenizer trained on the world's text, and an untrained model."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentrl.errors import ConfigError, RunDirectoryError
+from agentrl.policy.load import load_model, save_model
+from agentrl.rollout.demonstrate import demonstrate
+from agentrl.world.env import TextEnv
+from agentrl.world.registry import make
+
+if TYPE_CHECKING:
+    from agentrl.rollout.demonstrate import Demonstration
+    from agentrl.run.settings import TrainSettings
+
+
+def demonstrations_of(settings: TrainSettings) -> list[Demonstration]:
+    """Return the run's fixed set of expert trajectories, the same for every call."""
+    count = settings.warm_start.demonstrations
+    if not count:
+        return []
+    env = make(settings.environment.id, **settings.environment.kwargs)
+    if not isinstance(env, TextEnv):
+        raise ConfigError(
+            "demonstrations need a TextEnv; set warm_start.demonstrations = 0 for this environment."
+        )
+    size = env.num_tasks(settings.environment.split)
+    if size is not None and size < count:
+        raise ConfigError(
+            f"warm_start.demonstrations is {count}, but split {settings.environment.split!r} has {size} tasks; lower it."
+        )
+    warm = settings.warm_start
+    return demonstrate(env, settings.environment.split, range(count), noise=warm.noise, seed=warm.seed)
+
+
+def make_start(settings: TrainSettings, demonstrations: list[Demonstration], folder: Path) -> None:
+    """Write the starting model and tokenizer to `folder` in the hub's format, whole or not at all."""
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".start-"))
+    try:
+        _fill(settings, demonstrations, aside)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{folder} cannot be written: {error.strerror or error}. Free space or choose --out."
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fill(settings: TrainSettings, demonstrations: list[Demonstration], folder: Path) -> None:
+    shape = settings.model
+    if shape.path:
+        model, renderer = load_model(shape.path, shape.renderer)
+        save_model(model, renderer, folder)
+        return
+    from agentrl.policy.build import ModelShape, build_model, train_tokenizer
+    from agentrl.policy.render import Markup
+
+    tokenizer = train_tokenizer(
+        _texts(settings, demonstrations),
+        vocabulary=shape.vocabulary,
+        names=shape.whole_names,
+        phrase_share=shape.phrase_share,
+    )
+    size = ModelShape(
+        hidden=shape.hidden,
+        layers=shape.layers,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        intermediate=shape.intermediate,
+        context=shape.context,
+    )
+    save_model(build_model(tokenizer, size, seed=settings.seed), Markup(tokenizer), folder)
+
+
+def _texts(settings: TrainSettings, demonstrations: list[Demonstration]) -> list[str]:
+    """The text a tokenizer is trained on: the demonstrations, or first observations where there are none."""
+    if demonstrations:
+        return [
+            text for item in demonstrations for turn in item.turns for text in (turn.observation, turn.action)
+        ]
+    env = make(settings.environment.id, **settings.environment.kwargs)
+    size = env.num_tasks(settings.environment.split) or 256
+    return [env.get_task(settings.environment.split, index).prompt for index in range(min(size, 256))]

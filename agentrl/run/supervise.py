@@ -1,0 +1,88 @@
+"""The supervised phases: the warm start on demonstrations, and the control that spends as much on more of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from agentrl.learn.optimizer import AdamW, Muon
+from agentrl.learn.schedule import WarmupLinear
+from agentrl.learn.supervised import epochs_of
+from agentrl.run.curve import evaluate_curve
+from agentrl.run.jobs import supervised_on
+
+if TYPE_CHECKING:
+    from agentrl.learn.optimizer import Optimizer
+    from agentrl.run.bench import Bench
+    from agentrl.run.settings import OptimizerSettings
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a supervised phase ends: after `steps`, or once `cpu_seconds` are spent where they are given."""
+
+    steps: int
+    cpu_seconds: float = math.inf
+
+
+def supervise(bench: Bench, phase: str, budget: Budget) -> None:
+    """Imitate the experts' turns of the run's demonstrations, in shuffled epochs."""
+    warm = bench.settings.warm_start
+    step = bench.begin(phase, optimizer_of(warm.optimizer))
+    seed = bench.settings.seed if phase == "warm_start" else bench.settings.seed + 7919
+    order = epochs_of(len(bench.examples), batch=warm.batch, seed=seed, steps=budget.steps)
+    weights: torch.Tensor | None = bench.learner.weights() if bench.learner else None
+    while step < budget.steps and bench.state.cpu_seconds.get(phase, 0.0) < budget.cpu_seconds:
+        with bench.working(phase):
+            figures, weights = _step(bench, [int(index) for index in order[step]], step, budget, phase)
+        step += 1
+        last = step == budget.steps
+        if warm.evaluate_every and (step % warm.evaluate_every == 0 or last):
+            evaluate_curve(bench, phase, step, weights)
+        if step % 10 == 0 or last:
+            bench.directory.add_metrics({"phase": phase, "step": step, "seconds": bench.seconds,
+                                         "cpu_seconds": bench.state.cpu_seconds[phase], **figures})  # fmt: skip
+        bench.progress.update(phase, step, budget.steps, figures)
+        bench.after_step(phase, step, last=last)
+
+
+def _step(
+    bench: Bench, chosen: list[int], step: int, budget: Budget, phase: str
+) -> tuple[dict[str, float], torch.Tensor]:
+    learner = bench.learner
+    if learner is None:
+        raise RuntimeError("supervise() begins its phase first")  # a defect of this module
+    examples = [bench.examples[index] for index in chosen]
+    parts = supervised_on(bench.crew, examples, learner.weights(), bench.settings.micro_tokens)
+    gradient = torch.stack([part.gradient for part in parts]).sum(0)
+    spent = bench.state.cpu_seconds.get(phase, 0.0) / budget.cpu_seconds
+    figures = learner.step(gradient, max(step / budget.steps, spent))
+    imitated = max(sum(part.action_tokens for part in parts), 1)
+    figures["loss"] = sum(part.loss for part in parts)
+    figures["action_loss"] = sum(part.action_loss for part in parts) / imitated
+    return figures, learner.weights()
+
+
+def optimizer_of(settings: OptimizerSettings) -> Optimizer:
+    """Return the optimizer that settings describe: a warm-up, then a straight line to `final` of the rate."""
+
+    def schedule(peak: float) -> WarmupLinear:
+        return WarmupLinear(peak, settings.warmup, settings.final * peak)
+
+    adamw = AdamW(
+        lr=schedule(settings.learning_rate),
+        betas=(0.9, settings.beta_2),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+    )
+    if settings.kind == "adamw":
+        return adamw
+    return Muon(
+        lr=schedule(settings.matrix_learning_rate),
+        weight_decay=settings.weight_decay,
+        adamw=adamw,
+        max_grad_norm=settings.max_grad_norm,
+    )

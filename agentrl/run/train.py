@@ -1,0 +1,224 @@
+"""The main job: warm start, reinforcement, control, judgement, report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from agentrl.config import load
+from agentrl.errors import RolloutError, RunDirectoryError
+from agentrl.learn.algorithm import describe
+from agentrl.recipes import get
+from agentrl.rollout import assign_groups, complete_groups
+from agentrl.run.bench import Bench, open_bench
+from agentrl.run.curve import write_point
+from agentrl.run.directory import RunDirectory
+from agentrl.run.jobs import collect_on
+from agentrl.run.judge import interval_row, judge
+from agentrl.run.progress import SilentProgress
+from agentrl.run.reinforce import reinforce
+from agentrl.run.settings import TrainSettings
+from agentrl.run.shard import Task
+from agentrl.run.statistics import paired_difference
+from agentrl.run.supervise import Budget, supervise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from agentrl.learn.algorithm import Algorithm
+    from agentrl.run.judge import Verdict
+    from agentrl.run.progress import Progress
+
+ENDLESS = 1_000_000
+"""Most steps of a control that is bounded by CPU-seconds."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its summary and its report."""
+
+    path: Path
+    summary: dict[str, object]
+    report: Path
+
+
+def train(
+    settings: TrainSettings | Path | str,
+    *,
+    algorithm: Algorithm | None = None,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    resume: bool = False,
+    accept_changes: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Train an agent and write its run directory.
+
+    Args:
+        settings: settings, or a TOML file of them; `overrides`: "section.name=value" on top of a file.
+        algorithm: a value of your own instead of the recipe that `settings.rl.algorithm` names.
+        out: the run directory; `settings.out / settings.name` by default.
+        resume: continue the run in that directory; `accept_changes` also with other settings.
+
+    Raises:
+        ConfigError, RunDirectoryError, RegistryError, RolloutError, AlgorithmError: sentences that name the repair.
+    """
+    if not isinstance(settings, TrainSettings):
+        settings = load(TrainSettings, find_scenario(settings), overrides)
+    algorithm = algorithm or get(settings.rl.algorithm)
+    directory = _directory(settings, out, resume=resume, accept_changes=accept_changes)
+    with (
+        progress or SilentProgress() as shown,
+        open_bench(settings, algorithm, directory, shown, resume=resume) as bench,
+    ):
+        return _phases(bench)
+
+
+def _phases(bench: Bench) -> Run:
+    preflight(bench)
+    warm = bench.settings.warm_start
+    if bench.state.phase == "warm_start":
+        supervise(bench, "warm_start", Budget(warm.steps if bench.examples else 0))
+        bench.save("warm-start")
+    if bench.state.phase in {"warm_start", "rl"}:
+        reinforce(bench)
+        bench.save("trained")
+    if bench.settings.control.enabled and bench.state.phase in {"rl", "control"}:
+        _control(bench)
+        bench.save("control")
+    return _finish(bench)
+
+
+def _control(bench: Bench) -> None:
+    """Spend what the reinforcement phase spent on more supervised training from the same warm start."""
+    if bench.state.phase != "control":
+        bench.load_weights(bench.checkpoint("warm-start"))
+    steps = bench.settings.control.steps
+    supervise(
+        bench, "control", Budget(steps) if steps else Budget(ENDLESS, bench.state.cpu_seconds.get("rl", 0.0))
+    )
+
+
+def preflight(bench: Bench) -> None:
+    """Play one episode before anything is spent, so that a broken world stops the run with its own error.
+
+    Raises:
+        RolloutError: the episode failed.
+    """
+    assignments = assign_groups(bench.settings.environment.split, [0], members=1, seed=bench.settings.seed)
+    harvest = complete_groups(collect_on(bench.crew, Task(tuple(assignments), "model", 1.0, 1.0), None))
+    if harvest.invalid:
+        failed = harvest.invalid[0]
+        raise RolloutError(
+            f"the preflight episode of {failed.environment} on {failed.task} failed after {failed.turns_done} turns "
+            f"({failed.reason.value}): {failed.detail}. Repair the environment and run again; "
+            "`agentrl envs check` finds the common causes."
+        )
+
+
+def _finish(bench: Bench) -> Run:
+    bench.state = replace(bench.state, phase="done", step=0)
+    verdicts: dict[str, Verdict] = {}
+    for stage, name in (("warm_start", "warm-start"), ("rl", "trained"), ("control", "control")):
+        if (bench.directory.checkpoints / name).exists():
+            bench.load_weights(bench.checkpoint(name))
+            verdicts[stage] = _judge(bench, stage)
+    summary = summarize(bench, verdicts)
+    bench.directory.write_json("summary.json", summary)
+    from agentrl.run.report import write_report
+
+    return Run(bench.directory.path, summary, write_report(bench.directory.path))
+
+
+def _judge(bench: Bench, stage: str) -> Verdict:
+    wanted = bench.settings.evaluation
+    bench.progress.update("evaluation", 0, None, {})
+    from agentrl.learn.gradient import flat_weights
+
+    verdict = judge(
+        bench.crew,
+        split=wanted.final_split,
+        tasks=wanted.final_tasks,
+        first_task=wanted.first_task,
+        weights=flat_weights(bench.model),
+    )
+    write_point(bench, verdict, stage=stage, step=-1, split=wanted.final_split, mode="sampled")
+    return verdict
+
+
+def summarize(bench: Bench, verdicts: dict[str, Verdict]) -> dict[str, object]:
+    """Return the summary of a run: success with intervals, paired differences, costs."""
+    names = {"warm_start": "warm_start", "rl": "final", "control": "control"}
+    summary: dict[str, object] = {}
+    for stage, verdict in verdicts.items():
+        row = interval_row(verdict.success)
+        summary[names[stage]] = {
+            "success": row["mean"],
+            "ci": [row["low"], row["high"]],
+            **row,
+            **verdict.figures(),
+        }
+    summary["by_task_type"] = {names[stage]: _types(verdict) for stage, verdict in verdicts.items()}
+    summary["stop_reasons"] = {names[stage]: verdict.stops() for stage, verdict in verdicts.items()}
+    for name, other in (("lift", "warm_start"), ("lift_over_control", "control")):
+        if other in verdicts and "rl" in verdicts:
+            summary[name] = _paired(verdicts[other], verdicts["rl"])
+    return {
+        **summary,
+        "split": bench.settings.evaluation.final_split,
+        "seed": bench.settings.seed,
+        "environment": bench.settings.environment.id,
+        "algorithm": describe(bench.algorithm),
+        "seconds": bench.seconds,
+        "cpu_seconds": {**bench.state.cpu_seconds, "total": bench.crew.cpu_seconds},
+        "best": list(bench.state.best) if bench.state.best else None,
+    }
+
+
+def _types(verdict: Verdict) -> dict[str, object]:
+    return {
+        kind: {"success": row["mean"], "ci": [row["low"], row["high"]], "n": row["tasks"]}
+        for kind, row in verdict.by_type().items()
+    }
+
+
+def _paired(before: Verdict, after: Verdict) -> dict[str, object]:
+    both = before.outcomes.keys() & after.outcomes.keys()
+    paired = paired_difference(
+        {task: before.outcomes[task] for task in both}, {task: after.outcomes[task] for task in both}
+    )
+    return {
+        "difference": paired.difference,
+        "ci": [paired.low, paired.high],
+        "p_value": paired.p_value,
+        "test": paired.test,
+    }
+
+
+def _directory(
+    settings: TrainSettings, out: Path | None, *, resume: bool, accept_changes: bool
+) -> RunDirectory:
+    path = out or settings.out / settings.name
+    directory = RunDirectory(path)
+    if not resume:
+        if directory.started:
+            raise RunDirectoryError(
+                f"{path} already holds a run. Continue it with --resume {path}, or choose another folder with --out."
+            )
+        return RunDirectory.create(path, settings)
+    changes = directory.changes(settings)
+    if changes and not accept_changes:
+        raise RunDirectoryError(
+            f"the run in {path} was started with other settings:\n  "
+            + "\n  ".join(changes)
+            + "\nResume with the old ones, or accept the change with --accept-changes."
+        )
+    return directory
+
+
+def find_scenario(given: Path | str) -> Path:
+    """Return a settings file: the path as given, else among the scenarios of the checkout or the wheel."""
+    from agentrl.run.scenarios import find
+
+    return find(given)

@@ -1,0 +1,1 @@
+"""Where model-written things run: jail, sessions, guards, graders."""

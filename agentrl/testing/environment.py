@@ -1,0 +1,382 @@
+"""`check_env`: whether an environment keeps the contract that rollouts, credit and probes rely on."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import math
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+import gymnasium.utils.env_checker
+import numpy as np
+from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
+
+from agentrl.errors import CheckError, EnvironmentUsageError
+from agentrl.testing.probe import NONSENSE, Probe, act, difference, global_randomness, key_of
+from agentrl.testing.report import CheckReport, Finding, run_checks
+from agentrl.trajectory import ToolCall, TurnKind
+from agentrl.world.env import AsyncTextEnv, TextEnv
+from agentrl.world.registry import make
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvCreator
+
+    from agentrl.testing.probe import Moment, Where
+    from agentrl.testing.report import Check, Severity
+
+Factory: TypeAlias = Callable[[], TextEnv]
+_TASKS: Final = 3
+_COMMANDS: Final = 20
+_INFO_TYPES: Final[Mapping[str, type]] = {
+    "success": bool,
+    "valid": bool,
+    "turn_kind": TurnKind,
+    "tool_calls": tuple,
+    "domain": str,
+    "task_type": str,
+}
+
+
+def check_env(
+    env: str | TextEnv | Factory,
+    *,
+    tasks: Sequence[Where] | None = None,
+    actions: Sequence[str] = (),
+    turns: int = 12,
+    skip: Collection[str] = (),
+) -> CheckReport:
+    """Check an environment against the whole contract and return what was found.
+
+    Args:
+        env: an id, an instance that was not reset yet, or a class or function that makes one.
+        tasks: (split, index) pairs to play; the first three of the first split by default.
+        actions: texts to play; admissible commands, or nonsense where there are none, by default. Give
+            actions that reach the end of an episode: checks see only what they play.
+        turns: length of an episode at most.
+        skip: names of checks to leave out; an unknown one raises `CheckError`.
+
+    >>> from agentrl.world.env import TextEnv
+    >>> class Door(TextEnv):
+    ...     def reset(self, *, seed=None, options=None):
+    ...         super().reset(seed=seed, options=options)
+    ...         return "A door.", {}
+    ...
+    ...     def step(self, action):
+    ...         opened = action == "open door"
+    ...         return (
+    ...             ("It opens." if opened else "Nothing happens."),
+    ...             float(opened),
+    ...             opened,
+    ...             False,
+    ...             {"valid": opened},
+    ...         )
+    >>> print(check_env(Door, actions=["look", "open door"]))
+    <class 'Door'>: passed (11 checks)
+    """
+    factory = _factory(env)
+    subject = _EnvironmentChecks(Probe(factory, actions, turns), tuple(tasks or _first_tasks(factory())))
+    name = env if isinstance(env, str) else env.__qualname__ if isinstance(env, type) else repr(env)
+    return run_checks(f"<class {name!r}>" if isinstance(env, type) else name, subject.checks(), skip)
+
+
+def _factory(env: object) -> Factory:
+    if isinstance(env, AsyncTextEnv) or (isinstance(env, type) and issubclass(env, AsyncTextEnv)):
+        raise CheckError(
+            "check_env plays synchronously and cannot check an AsyncTextEnv. Check its TextEnv core."
+        )
+    if isinstance(env, str):
+        identifier = env
+        return lambda: make(identifier)
+    if isinstance(env, TextEnv):
+        pristine = copy.deepcopy(env)
+        return lambda: copy.deepcopy(pristine)
+    if not callable(env):
+        raise CheckError(f"check_env takes an id, a TextEnv or a class; got {type(env).__name__}.")
+    made = cast("Callable[[], object]", env)
+    if not isinstance(first := made(), TextEnv):
+        raise CheckError(f"check_env needs a TextEnv; {env!r} made a {type(first).__name__}.")
+    return cast("Factory", made)
+
+
+def _first_tasks(env: TextEnv) -> list[Where]:
+    split = env.list_splits()[0]
+    size = env.num_tasks(split)
+    return [(split, index) for index in range(_TASKS if size is None else min(size, _TASKS))]
+
+
+class _EnvironmentChecks:
+    """The checks by name. Each plays on environments of its own and yields what it finds."""
+
+    def __init__(self, probe: Probe, tasks: tuple[Where, ...]) -> None:
+        self.probe = probe
+        self.tasks = tasks
+
+    def checks(self) -> dict[str, Check]:
+        return {
+            "gymnasium": self.gymnasium,
+            "tasks": self.task_addresses,
+            "types": self.types,
+            "order": self.order,
+            "determinism": self.determinism,
+            "global_random": self.global_random,
+            "isolation": self.isolation,
+            "keys": self.keys,
+            "snapshot": self.snapshot,
+            "gold": self.gold,
+            "admissible": self.admissible,
+        }
+
+    def gymnasium(self) -> Iterator[Finding]:
+        """Gymnasium's own checker passes without a warning."""
+        env = self.probe.make()
+        takes_mode = "render_mode" in inspect.signature(type(env)).parameters
+        if env.spec is None:
+            creator = cast("EnvCreator", self._with_mode)
+            env.spec = GymnasiumSpec("checked/Environment-v0", entry_point=creator, order_enforce=False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                gymnasium.utils.env_checker.check_env(env, skip_render_check=not takes_mode)
+            except AssertionError as error:
+                yield Finding("error", "gymnasium", str(error))
+        for warning in caught:
+            yield Finding("error", "gymnasium", re.sub(r"\x1b\[\d+m", "", str(warning.message)))
+
+    def _with_mode(self, render_mode: str | None = None) -> TextEnv:
+        env = self.probe.make()
+        env.render_mode = render_mode
+        return env
+
+    def task_addresses(self) -> Iterator[Finding]:
+        """Each task says where it is, and an index outside of the split is refused."""
+        env = self.probe.make()
+        for split, index in self.tasks:
+            task = env.get_task(split, index)
+            if (task.split, task.index) != (split, index):
+                yield Finding("error", "tasks", f"get_task({split!r}, {index}) returned {task.id}")
+        for split in env.list_splits():
+            size = env.num_tasks(split)
+            if size is not None and not _refuses(env, split, size):
+                yield Finding(
+                    "error", "tasks", f"reset to {split}/{size} is outside of the split and did not raise"
+                )
+
+    def types(self) -> Iterator[Finding]:
+        """Observations are texts, rewards finite numbers, flags booleans, and reserved info has its type."""
+        for where in self.tasks:
+            env = self.probe.make()
+            observation, info = env.reset(
+                seed=self.probe.seed, options={"split": where[0], "index": where[1]}
+            )
+            yield from _wrong_types("reset", observation, info)
+            for turn in range(self.probe.turns):
+                step = env.step(self.probe.choose(env, turn))
+                yield from _wrong_types(f"step {turn}", step[0], step[4])
+                yield from _wrong_numbers(env, turn, step[1], step[2], step[3])
+                if step[2] or step[3]:
+                    break
+
+    def order(self) -> Iterator[Finding]:
+        """`step` before `reset` and after the end raises `EnvironmentUsageError`."""
+        env = self.probe.make()
+        if not _raises_usage(env):
+            yield Finding("error", "order", "step() before reset() did not raise EnvironmentUsageError")
+        ended = 0
+        for where in self.tasks:
+            if self.probe.play(env, where)[-1].over:
+                ended += 1
+                if not _raises_usage(env):
+                    yield Finding(
+                        "error", "order", "step() after the end did not raise EnvironmentUsageError"
+                    )
+        if not ended:
+            text = f"no episode ended within {self.probe.turns} turns; give actions= that reach the end"
+            yield Finding("note", "order", text)
+
+    def determinism(self) -> Iterator[Finding]:
+        """Members of a group start equal, and the same actions have the same consequences."""
+        for where in self.tasks:
+            first, second, again = self.probe.make(), self.probe.make(), self.probe.make()
+            played = self.probe.play(first, where)
+            if text := difference(played, self.probe.play(second, where)):
+                yield Finding("error", "determinism", f"{_address(where)}, same seed: {text}")
+            self.probe.begin(again, where)
+            if again.system_text() != second.system_text():
+                yield Finding(
+                    "error", "determinism", f"{_address(where)}: system_text differs within a group"
+                )
+
+    def global_random(self) -> Iterator[Finding]:
+        """The global generators of `random` and `numpy` are left alone; `self.rng` is there instead."""
+        before = global_randomness()
+        for where in self.tasks:
+            self.probe.play(self.probe.make(), where)
+        for name, old, new in zip(("random", "numpy.random"), before, global_randomness(), strict=True):
+            if old != new:
+                yield Finding("error", "global_random", f"uses the global generator of {name}; use self.rng")
+
+    def isolation(self) -> Iterator[Finding]:
+        """Nothing leaks from one episode into the next, nor between two instances."""
+        last = self.tasks[-1]
+        for where in self.tasks:
+            alone = self.probe.play(self.probe.make(), where)
+            used = self.probe.make()
+            self.probe.play(used, last)
+            if text := difference(alone, self.probe.play(used, where)):
+                yield Finding("error", "isolation", f"{_address(where)} after another episode: {text}")
+            if text := difference(alone, self._beside(where, last)):
+                yield Finding("error", "isolation", f"{_address(where)} beside another instance: {text}")
+
+    def _beside(self, where: Where, other: Where) -> list[Moment]:
+        """Play while a neighbour, always a step ahead, plays too; keys are read after its step."""
+        env, neighbour = self.probe.make(), self.probe.make()
+        played = [self.probe.begin(env, where)]
+        self.probe.play(neighbour, other, turns=1)
+        for turn in range(self.probe.turns):
+            mine = act(env, self.probe.choose(env, turn))
+            if neighbour._phase != "running":  # noqa: SLF001  # it starts again for as long as it is needed
+                self.probe.begin(neighbour, other)
+            act(neighbour, self.probe.choose(neighbour, turn))
+            keys = key_of(env.observation_key()), key_of(env.state_key())
+            played.append(dataclasses.replace(mine, observation_key=keys[0], state_key=keys[1]))
+            if mine.over:
+                break
+        return played
+
+    def keys(self) -> Iterator[Finding]:
+        """Keys can be compared across processes, and a refused action changes none."""
+        for where in self.tasks:
+            env = self.probe.make()
+            self.probe.play(env, where, turns=1)
+            if env._phase != "running":  # noqa: SLF001  # the end needs no further check
+                self.probe.begin(env, where)
+            before = key_of(env.observation_key())
+            replies = []
+            for action in NONSENSE:
+                replies.append(act(env, action))
+                if replies[-1].over:
+                    break
+                if replies[-1].refused and replies[-1].observation_key != before:
+                    text = f"the refused action {action!r} changed observation_key()"
+                    yield Finding("error", "keys", f"{_address(where)}: {text}")
+            yield from _unflagged(where, replies, before)
+
+    def snapshot(self) -> Iterator[Finding]:
+        """`restore(snapshot())` brings back the same behaviour, here and in another instance."""
+        for where in self.tasks:
+            env, other = self.probe.make(), self.probe.make()
+            for prefix in (0, 1, 3):
+                played = self.probe.play(env, where, turns=prefix)
+                if played[-1].over:
+                    break
+                saved = env.snapshot()
+                first = self.probe.go_on(env, prefix, 4)
+                self.probe.begin(other, where)
+                for name, target in (("the same instance", env), ("another instance", other)):
+                    target.restore(saved)
+                    if text := difference(first, self.probe.go_on(target, prefix, 4)):
+                        yield Finding("error", "snapshot", f"{_address(where)}, restored in {name}: {text}")
+
+    def gold(self) -> Iterator[Finding]:
+        """The reference answer is neither in the prompt nor in info."""
+        for where in self.tasks:
+            env = self.probe.make()
+            first = self.probe.begin(env, where)
+            gold = env.gold()
+            if not gold:
+                continue
+            if _contains(f"{env.system_text()}\n{first.observation}", gold):
+                severity: Severity = "error" if len(gold) >= 4 else "warning"  # "no" is in many texts
+                yield Finding(severity, "gold", f"{_address(where)}: the prompt contains the answer {gold!r}")
+            if _contains(repr(first.info), gold):
+                yield Finding("error", "gold", f"{_address(where)}: info contains the answer {gold!r}")
+
+    def admissible(self) -> Iterator[Finding]:
+        """Each command that is called admissible is accepted."""
+        for where in self.tasks:
+            env = self.probe.make()
+            self.probe.begin(env, where)
+            for command in tuple(env.admissible() or ())[:_COMMANDS]:
+                self.probe.begin(env, where)
+                if act(env, command).refused:
+                    text = f"the command {command!r} is listed as admissible and was refused"
+                    yield Finding("error", "admissible", f"{_address(where)}: {text}")
+
+
+def _address(where: Where) -> str:
+    return f"{where[0]}/{where[1]}"
+
+
+def _refuses(env: TextEnv, split: str, index: int) -> bool:
+    try:
+        env.reset(seed=0, options={"split": split, "index": index})
+    except EnvironmentUsageError:
+        return True
+    return False
+
+
+def _raises_usage(env: TextEnv) -> bool:
+    try:
+        env.step("look")
+    except EnvironmentUsageError:
+        return True
+    return False
+
+
+def _wrong_types(where: str, observation: object, info: object) -> Iterator[Finding]:
+    if not isinstance(observation, str):
+        yield Finding(
+            "error", "types", f"{where}: the observation must be str; got {type(observation).__name__}"
+        )
+    if not isinstance(info, dict):
+        yield Finding("error", "types", f"{where}: info must be a dict; got {type(info).__name__}")
+        return
+    for name, expected in _INFO_TYPES.items():
+        if name in info and not isinstance(info[name], expected):
+            text = f"info[{name!r}] must be {expected.__name__}; got {type(info[name]).__name__}"
+            yield Finding("error", "types", f"{where}: {text}")
+    calls = info.get("tool_calls", ())
+    if isinstance(calls, tuple) and not all(isinstance(call, ToolCall) for call in calls):
+        yield Finding("error", "types", f"{where}: info['tool_calls'] must hold ToolCall only")
+    for name in ("rewards", "metrics"):
+        values = info.get(name, {})
+        if not isinstance(values, dict) or not all(_finite(value) for value in values.values()):
+            yield Finding("error", "types", f"{where}: info[{name!r}] must map names to finite numbers")
+
+
+def _wrong_numbers(
+    env: TextEnv, turn: int, reward: object, terminated: object, truncated: object
+) -> Iterator[Finding]:
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        if not isinstance(flag, bool):
+            yield Finding("error", "types", f"step {turn}: {name} must be bool; got {type(flag).__name__}")
+    if not _finite(reward):
+        yield Finding("error", "types", f"step {turn}: the reward must be a finite number; got {reward!r}")
+        return
+    declared = getattr(env, "reward_range", None)
+    if declared is not None and not declared[0] <= float(str(reward)) <= declared[1]:
+        yield Finding("error", "types", f"step {turn}: the reward {reward} is outside of {declared}")
+
+
+def _finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return math.isfinite(value)
+
+
+def _unflagged(where: Where, replies: Sequence[Moment], before: int | None) -> Iterator[Finding]:
+    """Two different nonsense actions that get one answer were refused, whether flagged or not."""
+    texts = {reply.observation for reply in replies}
+    if len(replies) < len(NONSENSE) or len(texts) > 1 or any(reply.refused for reply in replies):
+        return
+    if replies[-1].observation_key not in {None, before}:
+        text = f"{texts.pop()!r} looks like a refusal and makes a key; set info['valid'] = False for refusals"
+        yield Finding("error", "keys", f"{_address(where)}: {text}")
+
+
+def _contains(text: str, gold: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(gold.casefold())}(?!\w)", text.casefold()) is not None

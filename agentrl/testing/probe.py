@@ -1,0 +1,152 @@
+"""Plays episodes and records everything that two equal episodes must have in common."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+
+from agentrl.trajectory import TurnKind, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping, Sequence
+
+    from agentrl.world.env import TextEnv
+
+Where: TypeAlias = tuple[str, int]
+NONSENSE: Final = ("xyzzy the frobnicator", "plugh")
+_TIMING: Final = frozenset({"seconds", "time"})
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What one instant of an episode shows; compared between episodes that must be equal."""
+
+    observation: str
+    observation_key: int | None
+    state_key: int | None
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    info: Mapping[str, object] = field(default_factory=dict)
+    action: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode ended here."""
+        return self.terminated or self.truncated
+
+    @property
+    def refused(self) -> bool:
+        """Whether the environment says that it did not accept the action."""
+        kinds = {TurnKind.PARSE_ERROR, TurnKind.TOOL_ERROR}
+        return self.info.get("valid") is False or self.info.get("turn_kind") in kinds
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How a check plays.
+
+    Args:
+        make: a fresh environment.
+        actions: texts played in turn; without them the admissible commands, drawn by turn, or nonsense.
+        turns: length of an episode at most.
+        seed: of the environment and of the draws.
+    """
+
+    make: Callable[[], TextEnv]
+    actions: Sequence[str] = ()
+    turns: int = 12
+    seed: int = 7
+
+    def begin(self, env: TextEnv, where: Where) -> Moment:
+        """Reset to a task."""
+        observation, info = env.reset(seed=self.seed, options={"split": where[0], "index": where[1]})
+        return moment(env, observation, info=info)
+
+    def play(self, env: TextEnv, where: Where, turns: int | None = None) -> list[Moment]:
+        """Reset and play, and return every moment."""
+        moments = [self.begin(env, where)]
+        moments += self.go_on(env, 0, self.turns if turns is None else turns)
+        return moments
+
+    def go_on(self, env: TextEnv, first: int, turns: int) -> list[Moment]:
+        """Play on from turn `first` until the episode ends or `turns` have been played."""
+        moments: list[Moment] = []
+        for turn in range(first, first + turns):
+            moments.append(act(env, self.choose(env, turn)))
+            if moments[-1].over:
+                break
+        return moments
+
+    def choose(self, env: TextEnv, turn: int) -> str:
+        """Return the action of a turn; the same turn in the same state gives the same."""
+        if self.actions:
+            return self.actions[turn % len(self.actions)]
+        commands = env.admissible()
+        if not commands:
+            return NONSENSE[turn % len(NONSENSE)]
+        noise = np.random.Generator(np.random.Philox(key=digest((self.seed, turn))))
+        return commands[int(noise.integers(len(commands)))]
+
+
+def act(env: TextEnv, action: str) -> Moment:
+    """Take one step and record it."""
+    observation, reward, terminated, truncated, info = env.step(action)
+    return moment(env, observation, float(reward), terminated, truncated, info, action)
+
+
+def moment(  # the five things of a step
+    env: TextEnv,
+    observation: str,
+    reward: float = 0.0,
+    terminated: bool = False,  # as step returns it
+    truncated: bool = False,  # as step returns it
+    info: Mapping[str, object] | None = None,
+    action: str | None = None,
+) -> Moment:
+    """Record what the environment shows now."""
+    shown = {name: value for name, value in (info or {}).items() if name not in _TIMING}
+    keys = key_of(env.observation_key()), key_of(env.state_key())
+    return Moment(observation, *keys, reward, terminated, truncated, shown, action)
+
+
+def key_of(key: Hashable | None) -> int | None:
+    """Return the digest of a key; raises `TypeError` for a key that cannot be compared across processes."""
+    return None if key is None else digest(key)
+
+
+def difference(one: Sequence[Moment], other: Sequence[Moment]) -> str | None:
+    """Say where two recordings differ first, or return None."""
+    for turn, (first, second) in enumerate(zip(one, other, strict=False)):
+        for name in (
+            "action",
+            "observation",
+            "reward",
+            "terminated",
+            "truncated",
+            "observation_key",
+            "state_key",
+        ):
+            left, right = getattr(first, name), getattr(second, name)
+            if left != right:
+                return f"{name} after {turn} actions is {_short(left)} once and {_short(right)} once"
+        if repr(sorted(first.info.items())) != repr(sorted(second.info.items())):
+            infos = f"{_short(dict(first.info))} once and {_short(dict(second.info))} once"
+            return f"info after {turn} actions is {infos}"
+    if len(one) != len(other):
+        return f"one episode has {len(one) - 1} turns, the other {len(other) - 1}"
+    return None
+
+
+def _short(value: object, limit: int = 120) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def global_randomness() -> tuple[str, str]:
+    """Return the state of the global generators of `random` and `numpy` as comparable text."""
+    name, keys, position, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  # looked at, never used
+    return repr(random.getstate()), repr((name, np.asarray(keys).tobytes(), position, rest))

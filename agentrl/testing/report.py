@@ -1,0 +1,79 @@
+"""What a check found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from agentrl.errors import CheckError
+
+Severity: TypeAlias = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check found: an `error` breaks the contract, a `note` says what was not checked."""
+
+    severity: Severity
+    check: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: [{self.check}] {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """The outcome of `check_env` or `check_tool`; truthy if no error was found.
+
+    Attributes:
+        subject: what was checked.
+        checks: names of the checks that ran.
+    """
+
+    subject: str
+    checks: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    def __bool__(self) -> bool:
+        return not self.errors
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that break the contract."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    def raise_if_failed(self) -> None:
+        """Raise a `CheckError` that lists every error, if there is one."""
+        if self.errors:
+            raise CheckError(str(self))
+
+    def __str__(self) -> str:
+        verdict = f"{len(self.errors)} errors" if self.errors else "passed"
+        head = f"{self.subject}: {verdict} ({len(self.checks)} checks)"
+        return "\n".join([head, *(f"  {finding}" for finding in self.findings)])
+
+
+Check: TypeAlias = Callable[[], Iterable[Finding]]
+
+
+def run_checks(subject: str, checks: dict[str, Check], skip: Iterable[str]) -> CheckReport:
+    """Run checks by name; a check that raises has found an error, and the others go on.
+
+    Raises:
+        CheckError: `skip` names a check that does not exist.
+    """
+    skipped = set(skip)
+    if unknown := skipped - set(checks):
+        raise CheckError(f"there is no check {sorted(unknown)}; the checks are {', '.join(checks)}.")
+    ran = {name: check for name, check in checks.items() if name not in skipped}
+    findings = tuple(finding for name, check in ran.items() for finding in _contained(name, check))
+    return CheckReport(subject, tuple(ran), findings)
+
+
+def _contained(name: str, check: Check) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except Exception as error:  # noqa: BLE001  # whatever it raises is what the check found
+        yield Finding("error", name, f"raised {type(error).__name__}: {error}")

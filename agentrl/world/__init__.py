@@ -1,0 +1,60 @@
+"""The contracts of a world: environment, tool and protocol; and the registry that finds them by name."""
+
+from agentrl.world.env import AsyncTextEnv, ResetOptions, StepResult, Task, TextEnv
+from agentrl.world.json_text import Json
+from agentrl.world.ledger import CallKey, CallLedger
+from agentrl.world.protocol import Call, Fenced, JsonCalls, Parsed, PlainText, Protocol, Tags, TextSpan
+from agentrl.world.registry import (
+    AnyEnv,
+    EnvSpec,
+    list_envs,
+    list_tools,
+    load_tool,
+    make,
+    make_any,
+    mirror_to_gymnasium,
+    register,
+    rescan,
+    spec,
+)
+from agentrl.world.signature import Signature
+from agentrl.world.space import TextSpace
+from agentrl.world.tool import Reply, Tool, Toolbox, ToolResult, tool, tools_of
+
+__all__ = [
+    "AnyEnv",
+    "AsyncTextEnv",
+    "Call",
+    "CallKey",
+    "CallLedger",
+    "EnvSpec",
+    "Fenced",
+    "Json",
+    "JsonCalls",
+    "Parsed",
+    "PlainText",
+    "Protocol",
+    "Reply",
+    "ResetOptions",
+    "Signature",
+    "StepResult",
+    "Tags",
+    "Task",
+    "TextEnv",
+    "TextSpace",
+    "TextSpan",
+    "Tool",
+    "ToolResult",
+    "Toolbox",
+    "list_envs",
+    "list_tools",
+    "load_tool",
+    "make",
+    "make_any",
+    "mirror_to_gymnasium",
+    "register",
+    "rescan",
+    "spec",
+    "tool",
+    "tools_of",
+]

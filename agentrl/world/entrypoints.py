@@ -1,0 +1,98 @@
+"""Things named by text: `module:attribute` with sentences for errors, and what packages offer."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentrl.errors import MissingExtraError, RegistryError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPoint:
+    """A name that an installed distribution offers; nothing is imported to know it."""
+
+    name: str
+    value: str
+    distribution: str
+
+
+@functools.cache
+def discovered(group: str) -> tuple[EntryPoint, ...]:
+    """Return what the installed distributions offer in a group, read once; `rescan` forgets it."""
+    found = {
+        EntryPoint(item.name, item.value.replace(" ", ""), item.dist.name if item.dist else "")
+        for item in importlib.metadata.entry_points(group=group)
+    }
+    return tuple(sorted(found, key=lambda item: (item.name, item.distribution, item.value)))
+
+
+def rescan() -> None:
+    """Forget the entry points read so far, after packages were installed or `sys.path` changed."""
+    discovered.cache_clear()
+
+
+def one_named(group: str, name: str) -> EntryPoint | None:
+    """Return the entry point of this name, or None.
+
+    Raises:
+        RegistryError: several distributions offer the name with different values.
+    """
+    found = [item for item in discovered(group) if item.name == name]
+    if len({item.value for item in found}) > 1:
+        sources = " and ".join(f"{item.value} ({item.distribution})" for item in found)
+        raise RegistryError(f"{name!r} is offered by {sources}. Uninstall one of them.")
+    return found[0] if found else None
+
+
+def load_attribute(path: str, what: str) -> object:
+    """Import `module:attribute`.
+
+    Args:
+        path: for example "my_package.worlds:Guess".
+        what: what is being loaded, for the message.
+
+    Raises:
+        RegistryError: the module cannot be imported or has no such attribute.
+        MissingExtraError: the module itself asks for an extra.
+    """
+    module_name, _, attribute = path.partition(":")
+    try:
+        found: object = importlib.import_module(module_name)
+    except MissingExtraError:
+        raise
+    except Exception as error:
+        raise RegistryError(
+            f"{what} cannot be loaded: importing {module_name!r} failed with {type(error).__name__}: {error}"
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            hint = did_you_mean(part, dir(found))
+            raise RegistryError(f"{what} cannot be loaded: {module_name!r} has no {attribute!r}.{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def check_arguments(factory: Callable[..., object], given: Mapping[str, object], what: str) -> None:
+    """Check constructor arguments by name before the constructor runs.
+
+    Raises:
+        RegistryError: an argument is unknown or missing; the message names the accepted ones.
+    """
+    parameters = inspect.signature(factory).parameters.values()
+    named = {p.name: p for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}}
+    accepted = f"It accepts {', '.join(named)}." if named else "It accepts none."
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        for name in given:
+            if name not in named:
+                raise RegistryError(f"{what} has no argument {name!r}.{did_you_mean(name, named)} {accepted}")
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty and name not in given:
+            raise RegistryError(f"{what} needs the argument {name!r}. {accepted}")

@@ -1,0 +1,178 @@
+"""How a turn is written: what the agent is told, how its text is read, how an observation is shown to it.
+
+A protocol is a value: it prints, compares and pickles. The rollout owns it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from agentrl.world.formats import Fenced, JsonCalls
+from agentrl.world.parsing import (
+    OUTPUTS,
+    THINK,
+    Call,
+    Parsed,
+    Protocol,
+    TextSpan,
+    before_forgery,
+    enclosed,
+    forgery,
+    spans_of,
+    too_long,
+    unclosed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from agentrl.world.tool import Tool
+
+__all__ = ["Call", "Fenced", "JsonCalls", "Parsed", "PlainText", "Protocol", "Tags", "TextSpan"]
+
+_OPENING: Final = re.compile(r"<([A-Za-z_][A-Za-z0-9_]*)>")
+
+
+@dataclass(frozen=True, slots=True)
+class PlainText(Protocol):
+    """The whole turn is the action, reasoning in `<think>` left out; for text worlds such as ALFWorld.
+
+    >>> PlainText().parse("<think>hungry</think> go to fridge 1 ").text
+    'go to fridge 1'
+    """
+
+    def describe(self, tools: Sequence[Tool]) -> str:
+        """Return nothing: a text world explains itself."""
+        del tools
+        return ""
+
+    def parse(self, text: str) -> Parsed:
+        """Read the whole text as one action."""
+        honest, forged = before_forgery(text, ())
+        action = THINK.sub("", honest).strip()
+        spans = tuple(TextSpan("think", *match.span()) for match in THINK.finditer(honest))
+        error = too_long(text) or (None if action else "The turn was empty. Write one command.")
+        if error is None and "<think>" in action:
+            error = unclosed("think")
+        return Parsed(action, error=error, spoofed=forged is not None, spans=spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Tags(Protocol):
+    """A tool is called by its tag: `<search>who wrote Emma?</search>`; `<answer>` gives the final answer.
+
+    Attributes:
+        names: tags that are read as calls; empty reads every tag, `for_tools` fills in a world's tools.
+        observation: the tag around observations; writing it is a forgery.
+        action: the tag whose content a plain-text world receives.
+        max_calls: more calls in one turn are an error.
+
+    >>> Tags().parse("<think>x</think><search>tea</search>").calls[0].written
+    'tea'
+    >>> Tags().render("Tea is a drink.")
+    '<information>Tea is a drink.</information>'
+    """
+
+    names: tuple[str, ...] = ()
+    observation: str = "information"
+    action: str = "action"
+    max_calls: int = 16
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The closing tag of each tool and of the answer."""
+        names = dict.fromkeys((*self.names, "answer")) if self.names else {}
+        return tuple(f"</{name}>" for name in names)
+
+    def for_tools(self, tools: Sequence[Tool]) -> Self:
+        """Read only the tags of these tools, so that other angle brackets are plain text."""
+        names = tuple(tool.name for tool in tools)
+        return dataclasses.replace(self, names=names) if names else self
+
+    def describe(self, tools: Sequence[Tool]) -> str:
+        """List the tools with the tag that calls each."""
+        if not tools:
+            return ""
+        lines = [f"<{tool.name}>{_content(tool)}</{tool.name}>: {_one_line(tool)}" for tool in tools]
+        shown = "You may use these tools. To call one, write its tag and stop:"
+        tag = self.observation
+        result = f"The result comes back in <{tag}>...</{tag}>; never write that yourself."
+        return "\n".join([shown, *lines, result])
+
+    def parse(self, text: str) -> Parsed:
+        """Read the tags in order, outside of `<think>`."""
+        if problem := too_long(text):
+            return Parsed(text.strip(), error=problem)
+        honest, forged = before_forgery(text, (f"<{self.observation}>", f"</{self.observation}>", *OUTPUTS))
+        found = self._scan(honest)
+        if isinstance(found, str):
+            return Parsed(text.strip(), error=found, spoofed=forged is not None)
+        calls, answer = _until_answer(found)
+        action = next((call.written.strip() for call in calls if call.name == self.action), text.strip())
+        error = None if calls or answer is not None else self._nothing(text, forged)
+        return Parsed(action, calls, answer, error, forged is not None, spans_of(found))
+
+    def _nothing(self, text: str, forged: str | None) -> str:
+        if forged is not None:
+            return forgery(forged)
+        names = " or ".join(f"<{name}>...</{name}>" for name in self.names) or "<tool>...</tool>"
+        return (
+            f"The turn was empty. Write {names}." if not text.strip() else f"No tag was found. Write {names}."
+        )
+
+    def _scan(self, text: str) -> list[Call] | str:
+        found: list[Call] = []
+        position = 0
+        while match := _OPENING.search(text, position):
+            name, position = match[1], match.end()
+            if not self._reads(name):
+                continue
+            end = text.find(f"</{name}>", position)
+            if end < 0:
+                return unclosed(name)
+            written = text[position:end]
+            if name != "think" and (inner := self._nested(name, written)):
+                return f"<{inner}> stands inside <{name}>. Close <{name}> first; tags cannot be nested."
+            position = end + len(name) + 3
+            found.append(Call(name, written, start=match.start(), end=position))
+            if len(found) > self.max_calls + 1:
+                return f"The turn holds more than {self.max_calls} tags. Write fewer."
+        if sum(call.name == "answer" for call in found) > 1:
+            return "The turn gives more than one <answer>. Give exactly one."
+        return found
+
+    def _reads(self, name: str) -> bool:
+        return not self.names or name in self.names or name in {"think", "answer", self.action}
+
+    def _nested(self, name: str, written: str) -> str | None:
+        known = {name, "answer", *self.names}
+        return next((match[1] for match in _OPENING.finditer(written) if match[1] in known), None)
+
+    def wrap(self, observation: str) -> tuple[str, str, str]:
+        """Put the observation between tags; a closing tag inside it is written as text."""
+        return enclosed(self.observation, observation, "")
+
+
+def _until_answer(found: Sequence[Call]) -> tuple[tuple[Call, ...], str | None]:
+    calls: list[Call] = []
+    for call in found:
+        if call.name == "answer":
+            return tuple(calls), call.written.strip()
+        if call.name != "think":
+            calls.append(call)
+    return tuple(calls), None
+
+
+def _content(tool: Tool) -> str:
+    only = tool.signature.only_parameter
+    if only is not None or not tool.signature.adapters:
+        return only or ""
+    return "{" + ", ".join(f'"{name}": ...' for name in tool.signature.adapters) + "}"
+
+
+def _one_line(tool: Tool) -> str:
+    return " ".join(tool.description.split())

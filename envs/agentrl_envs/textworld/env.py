@@ -1,0 +1,188 @@
+"""The environment `agentrl/TextWorld-v0`."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
+
+from agentrl.errors import ConfigError, EnvironmentUsageError
+from agentrl.world.env import Task, TextEnv
+from agentrl.world.protocol import PlainText
+from agentrl_envs.textworld.library import Library, default_folder, require_textworld
+from agentrl_envs.textworld.session import Mark, Session
+from agentrl_envs.textworld.settings import MAX_GAMES, SPLITS, game_of, recipe_of
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from agentrl.world.env import StepResult
+    from agentrl_envs.textworld.settings import Game
+
+_NOT_EPISODE: Final = frozenset({
+    "_session", "_library", "observation_space", "action_space", "protocol", "toolbox", "render_mode",
+    "game", "max_steps", "reward", "train_games", "valid_games",
+})  # fmt: skip
+_SYSTEM: Final = (
+    "You play a text game. Each turn, write one command and nothing else, for example: look, inventory, "
+    "go north, open chest, take key from chest, unlock door with key. The command `goal` repeats your task."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An episode at one moment: this environment's own attributes and the interpreter's memory."""
+
+    episode: Mapping[str, object]
+    mark: Mark
+
+
+class TextWorldEnv(TextEnv):
+    """Real TextWorld games, made on the spot: each (game, split, index) is one compiled game.
+
+    Splits differ by the seeds of the generator and nothing else: `train`, `valid_seen` and `valid_unseen` are
+    draws from one distribution in disjoint seed ranges. So "unseen" means games that were not trained on, not
+    another kind of game, and tiny worlds may repeat by chance (most of all `CoinCollector(level=1)`). Only
+    `Cooking` goes further: there `valid_unseen` draws from TextWorld's own held-out foods and preparations.
+
+    Args:
+        game: a family as a value, `Custom(rooms=5)`, or by name with `settings`, as a TOML file gives it.
+        settings: fields of the family when `game` is a name.
+        max_steps: commands before the episode is truncated, refused ones included.
+        reward: `"win"`: 1.0 for winning; `"score"`: the game's score, normalised to sum to 1.0 on a win.
+        train_games, valid_games: number of games in `train` and in each of the two other splits.
+        folder: cache of compiled games, 410 kB each; default `$XDG_CACHE_HOME/agentrl/textworld`.
+
+    Raises:
+        MissingExtraError: the textworld package is not installed.
+        ConfigError: a setting is wrong.
+        EnvironmentFault: from `reset`, where TextWorld cannot make a game of these settings.
+    """
+
+    blocks: ClassVar[bool] = True  # a new game takes seconds to make
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+
+    def __init__(
+        self,
+        game: Game | str = "custom",
+        *,
+        settings: Mapping[str, object] | None = None,
+        max_steps: int = 50,
+        reward: Literal["win", "score"] = "win",
+        train_games: int = 1000,
+        valid_games: int = 100,
+        folder: str | Path | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        require_textworld()
+        super().__init__(render_mode=render_mode)
+        if max_steps < 1:
+            raise ConfigError(f"max_steps must be at least 1; got {max_steps}.")
+        if reward not in {"win", "score"}:
+            raise ConfigError(f"reward must be 'win' or 'score'; got {reward!r}.")
+        if not (1 <= train_games <= MAX_GAMES and 1 <= valid_games <= MAX_GAMES):
+            raise ConfigError(f"a split has 1 to {MAX_GAMES} games; got {train_games} and {valid_games}.")
+        self.protocol = PlainText()
+        self.game = game_of(game, settings)
+        self.max_steps = max_steps
+        self.reward = reward
+        self.train_games, self.valid_games = train_games, valid_games
+        self._library = Library(default_folder() if folder is None else Path(folder))
+        self._session = Session()
+        self._steps = 0
+        self._score = 0
+
+    # -- tasks -------------------------------------------------------------------------------------------
+
+    def num_tasks(self, split: str) -> int:
+        """Return the number of games of a split."""
+        self._check_split(split)
+        return self.train_games if split == "train" else self.valid_games
+
+    def get_task(self, split: str, index: int) -> Task:
+        """Return the task at (split, index); nothing is generated yet."""
+        size = self.num_tasks(split)
+        if not 0 <= index < size:
+            raise EnvironmentUsageError(f"split {split!r} has {size} games; index {index} is outside.")
+        seed = recipe_of(self.game, split, index).seed
+        return Task(split, index, data={"seed": seed}, type=self.game.family)
+
+    def prepare(self, split: str, indices: Sequence[int], *, workers: int = 1) -> int:
+        """Make these games ahead of time in `workers` processes and return how many were new."""
+        recipes = [recipe_of(self.game, split, self.get_task(split, index).index) for index in indices]
+        return self._library.make(recipes, workers=workers)
+
+    # -- the episode -------------------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
+    ) -> tuple[str, dict[str, object]]:
+        """Begin the game of a task (see `TextEnv.reset`) and return its objective and first room."""
+        super().reset(seed=seed, options=options)
+        self._phase = "new"  # until the game stands: making it may fail
+        path = self._library.get(recipe_of(self.game, self.task.split, self.task.index))
+        observation = self._session.start(path)
+        self._steps = self._score = 0
+        return observation, {"domain": "textworld", "task_type": self.game.family}
+
+    def step(self, action: str) -> StepResult:
+        """Carry out one command. `info["valid"]` is False where the game did nothing."""
+        reply = self._session.send(action)
+        self._steps += 1
+        gained = (reply.score - self._score) / max(1, self._session.max_score)
+        self._score = reply.score
+        reward = float(reply.won) if self.reward == "win" else gained
+        terminated = reply.won or reply.lost
+        truncated = not terminated and self._steps >= self.max_steps
+        info: dict[str, object] = {
+            "valid": reply.valid,
+            "rewards": {self.reward: reward},
+            "metrics": {"score": self._score / max(1, self._session.max_score)},
+        }
+        if terminated or truncated:
+            info["success"] = reply.won
+        return reply.text, reward, terminated, truncated, info
+
+    def system_text(self) -> str:
+        """Say how to play; the objective is part of the first observation."""
+        return _SYSTEM
+
+    def close(self) -> None:
+        """Free the interpreter; `reset` opens another."""
+        self._session.close()
+        self._phase = "new"
+
+    # -- hooks -------------------------------------------------------------------------------------------
+
+    def state_key(self) -> Hashable | None:
+        """Return the score and all facts of the world: the true state. Privileged, for training only.
+
+        The score is part of it: a subquest once done stays done, whatever becomes of its objects.
+        """
+        return None if self._phase == "new" else (self._score, self._session.facts())
+
+    def admissible(self) -> Sequence[str] | None:
+        """Return the commands that would do something now. For checks and random play only."""
+        return None if self._phase == "new" else self._session.commands()
+
+    def walkthrough(self) -> tuple[str, ...]:
+        """Return the generator's solution of the current task, from its beginning. Privileged."""
+        if self._phase == "new":
+            raise EnvironmentUsageError("walkthrough() belongs to a task; call reset() first.")
+        return self._session.walkthrough
+
+    def snapshot(self) -> Snapshot:
+        """Return this moment: exact, by copying the interpreter's memory (37 kB); nothing is replayed."""
+        if self._phase == "new":
+            raise EnvironmentUsageError("snapshot() was called before reset(); call reset() first.")
+        episode = {name: value for name, value in self.__dict__.items() if name not in _NOT_EPISODE}
+        return Snapshot(copy.deepcopy(episode), self._session.mark())
+
+    def restore(self, state: object) -> None:
+        """Go back to a snapshot, also one of another instance with the same settings."""
+        if not isinstance(state, Snapshot):
+            given = type(state).__name__
+            raise EnvironmentUsageError(f"restore needs what snapshot() returned; got {given}.")
+        self._session.back_to(state.mark)
+        self.__dict__.update(copy.deepcopy(dict(state.episode)))
