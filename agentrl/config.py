@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentrl.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
 
     from pydantic_core import ErrorDetails
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=False
+    )
 
 
 Loaded = TypeVar("Loaded", bound=Settings)
@@ -34,7 +36,8 @@ def read_toml(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else [])
+        beside = path.parent.glob("*.toml") if path.parent.is_dir() else ()
+        near = did_you_mean(path.name, [file.name for file in beside])
         raise ConfigError(f"there is no settings file {path}.{near}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the settings file {path}: {error}.") from error
@@ -48,40 +51,75 @@ def load(model: type[Loaded], path: Path, overrides: Sequence[str] = ()) -> Load
     Raises:
         ConfigError: an unknown name, a wrong type or a broken file.
     """
-    values = read_toml(path)
+    return validate(model, read_toml(path), source=path, overrides=overrides)
+
+
+def validate(
+    model: type[Loaded],
+    values: dict[str, object],
+    source: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Loaded:
+    """Turn plain values, with overrides on top, into settings.
+
+    Raises:
+        ConfigError: lists every wrong value with its line in `source`, or as part of the command line.
+    """
     for override in overrides:
         apply_override(values, override)
-    return validate(model, values, source=path)
-
-
-def validate(model: type[Loaded], values: Mapping[str, object], source: Path | None = None) -> Loaded:
-    """Turn plain values into settings. Raises `ConfigError` listing every wrong value with its line."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
         lines = source.read_text(encoding="utf-8").splitlines() if source else []
-        problems = [_problem(item, model, source, lines) for item in error.errors()]
-        raise ConfigError("\n".join(problems)) from None
+        given = {override.partition("=")[0].strip() for override in overrides}
+        problems = [
+            _problem(item, model, _where(item["loc"], source, lines, given)) for item in error.errors()
+        ]
+        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
 
 
 def apply_override(values: dict[str, object], override: str) -> None:
     """Apply one `section.name=value`; the value is TOML, or plain text where it is no TOML.
 
+    Entries of a list are named by their number.
+
     >>> settings = {}
-    >>> apply_override(settings, "rl.steps=3"); apply_override(settings, "name=demo"); settings
+    >>> for text in ("rl.steps=3", "name=demo"):
+    ...     apply_override(settings, text)
+    >>> settings
     {'rl': {'steps': 3}, 'name': 'demo'}
+    >>> suite = {"scenario": [{"tasks": 512}]}
+    >>> apply_override(suite, "scenario.0.tasks=8")
+    >>> suite
+    {'scenario': [{'tasks': 8}]}
     """
     name, equals, text = override.partition("=")
     if not equals or not name.strip():
         raise ConfigError(f"an override has the form section.name=value; got {override!r}.")
     *sections, last = name.strip().split(".")
-    place = values
+    place: object = values
     for section in sections:
-        inner = place.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{name!r} cannot be set: {section!r} is a value, not a section.")
-        place = inner
-    place[last] = _toml_value(text.strip())
+        place = _inside(place, section, name)
+    if isinstance(place, list):
+        place[_entry(place, last, name)] = _toml_value(text.strip())
+    elif isinstance(place, dict):
+        place[last] = _toml_value(text.strip())
+    else:
+        raise ConfigError(f"{name!r} cannot be set: {sections[-1]!r} is a value, not a section.")
+
+
+def _inside(place: object, section: str, name: str) -> object:
+    if isinstance(place, list):
+        return place[_entry(place, section, name)]
+    if isinstance(place, dict):
+        return place.setdefault(section, {})
+    raise ConfigError(f"{name!r} cannot be set: what stands before {section!r} is a value, not a section.")
+
+
+def _entry(place: list[object], section: str, name: str) -> int:
+    if section.isdigit() and int(section) < len(place):
+        return int(section)
+    raise ConfigError(f"{name!r} cannot be set: {section!r} is not one of its entries 0 to {len(place) - 1}.")
 
 
 def _toml_value(text: str) -> object:
@@ -91,38 +129,77 @@ def _toml_value(text: str) -> object:
         return text
 
 
-def _problem(item: ErrorDetails, model: type[BaseModel], source: Path | None, lines: Sequence[str]) -> str:
+def _problem(item: ErrorDetails, model: type[BaseModel], where: str) -> str:
     path = ".".join(str(part) for part in item["loc"])
-    line = _line_of(item["loc"], lines)
-    where = f"{source}, line {line}: " if source and line else f"{source}: " if source else ""
     if item["type"] == "extra_forbidden":
         near = did_you_mean(str(item["loc"][-1]), _names_beside(item["loc"], model))
         return f"{where}there is no setting {path!r}.{near}"
     if item["type"] == "missing":
         return f"{where}the setting {path!r} is missing; give it a value."
-    return f"{where}{path} = {item['input']!r} does not fit: {item['msg'][0].lower()}{item['msg'][1:]}."
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if not path:
+        return f"{where}the settings do not fit together: {message}."
+    given = "" if isinstance(item["input"], dict) else f" = {item['input']!r}"
+    return f"{where}{path}{given} does not fit: {message}."
+
+
+def _where(
+    location: Sequence[int | str], source: Path | None, lines: Sequence[str], overrides: Collection[str]
+) -> str:
+    """Where a setting was given: on the command line, or in which line of the file."""
+    path = ".".join(str(part) for part in location)
+    if any(path == name or path.startswith(f"{name}.") for name in overrides):
+        return "on the command line: "
+    line = _line_of(location, lines)
+    return f"{source}, line {line}: " if source and line else f"{source}: " if source else ""
 
 
 def _names_beside(location: Sequence[int | str], model: type[BaseModel]) -> list[str]:
     current: object = model
     for part in location[:-1]:
-        if not (isinstance(current, type) and issubclass(current, BaseModel)):
-            return []
-        field = current.model_fields.get(str(part))
+        if isinstance(part, int):
+            current = next(iter(get_args(current)), None)
+            continue
+        field = current.model_fields.get(part) if _is_model(current) else None
         current = field.annotation if field else None
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+    return list(current.model_fields) if _is_model(current) else []
+
+
+def _is_model(thing: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(thing, type) and issubclass(thing, BaseModel)
 
 
 def _line_of(location: Sequence[int | str], lines: Sequence[str]) -> int | None:
-    """The line of a setting in the file's text: its section header, then its name."""
-    section, *_ = [*(str(part) for part in location[:-1]), ""]
-    current = ""
+    """The line of a setting in the file's text, or of the nearest table around it.
+
+    >>> _line_of(("rl", "optimizer", "kind"), ["[rl]", "steps = 3", "[rl.optimizer]", "kind = 1"])
+    4
+    >>> _line_of(("scenario", 1, "tasks"), ["[[scenario]]", "tasks = 1", "[[scenario]]", "tasks = 'x'"])
+    4
+    """
+    found = _lines_by_path(lines)
+    parts = [str(part) for part in location]
+    places = (found.get(".".join(parts[:size])) for size in range(len(parts), 0, -1))
+    return next((number for number in places if number is not None), None)
+
+
+def _lines_by_path(lines: Sequence[str]) -> dict[str, int]:
+    """The line of every table and every setting by its full dotted path; entries of arrays are numbered."""
+    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    table = ""
     for number, line in enumerate(lines, start=1):
         text = line.split("#")[0].strip()
-        if text.startswith("["):
-            current = text.strip("[] ")
-            if current == ".".join(str(part) for part in location):
-                return number
-        elif text.split("=")[0].strip() == str(location[-1]) and current.split(".")[0] == section:
-            return number
-    return None
+        if text.startswith("[[") and text.endswith("]]"):
+            name = text.strip("[] ")
+            table = f"{name}.{counts.get(name, 0)}"
+            counts[name] = counts.get(name, 0) + 1
+            found[table] = number
+        elif text.startswith("[") and text.endswith("]") and "=" not in text:
+            table = text.strip("[] ")
+            found[table] = number
+        elif "=" in text:
+            name = text.split("=")[0].replace('"', "").replace(" ", "")
+            found[f"{table}.{name}" if table else name] = number
+    return found

@@ -36,24 +36,37 @@ def write_checkpoint(folder: Path, name: str, fill: Callable[[Path], None]) -> P
     Raises:
         RunDirectoryError: the disk is full or read-only; earlier checkpoints stay as they were.
     """
-    aside = folder / f".writing-{name}-{os.getpid()}"
-    final = folder / name
+    aside, final, before = folder / f".writing-{name}", folder / name, folder / f".replaced-{name}"
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         fill(aside)
         _write_manifest(aside)
         if final.exists():
-            shutil.rmtree(final)
+            # Never without a whole one: what a kill leaves between these lines, `clean` puts right.
+            shutil.rmtree(before, ignore_errors=True)
+            final.rename(before)
         aside.rename(final)
         _sync(folder)
-    except (OSError, RuntimeError) as error:
+        shutil.rmtree(before, ignore_errors=True)
+    except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
+        if not isinstance(error, writing_errors()):
+            raise
         raise RunDirectoryError(
             f"the checkpoint {final} could not be written: {error}. Free some space or make the folder writable, "
             "then resume: earlier checkpoints are whole."
         ) from error
     return final
+
+
+def writing_errors() -> tuple[type[BaseException], ...]:
+    """What the writers of weights raise where a disk is full: torch a RuntimeError, safetensors its own."""
+    try:
+        from safetensors import SafetensorError
+    except ImportError:
+        return (OSError, RuntimeError)
+    return (OSError, RuntimeError, SafetensorError)
 
 
 def is_whole(path: Path) -> bool:
@@ -76,9 +89,23 @@ def newest(folder: Path, names: Sequence[str]) -> Found:
 
 
 def clean(folder: Path) -> None:
-    """Remove what an interrupted writer left behind."""
+    """Remove what an interrupted writer left behind; a checkpoint that it was replacing comes back."""
     for path in folder.glob(".writing-*"):
         shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".replaced-*"):
+        final = folder / path.name.removeprefix(".replaced-")
+        if final.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.rename(final)
+
+
+def set_aside(folder: Path, names: Sequence[str]) -> None:
+    """Rename damaged checkpoints, so that they are neither resumed from nor counted as kept."""
+    for name in names:
+        kept = folder / f"damaged-{name}"
+        shutil.rmtree(kept, ignore_errors=True)
+        (folder / name).rename(kept)
 
 
 def _write_manifest(folder: Path) -> None:
@@ -92,7 +119,8 @@ def _write_manifest(folder: Path) -> None:
 
 
 def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

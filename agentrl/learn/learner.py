@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -39,13 +40,13 @@ class Learner:
     def step(self, gradient: torch.Tensor, progress: float) -> dict[str, float]:
         """Take one optimizer step with a (P,) flat gradient and return its figures.
 
-        A gradient that is not finite is skipped and counted; weights and optimizer state stay as they are.
+        A gradient that is not finite, or whose norm overflows, is skipped and counted; weights and optimizer state stay as they are.
 
         Raises:
             AlgorithmError: more than `most_skipped` steps in a row were skipped.
         """
         norm = float(gradient.norm())
-        if not torch.isfinite(gradient).all():
+        if not math.isfinite(norm):
             self._skip()
             return {"grad_norm": float("nan"), "skipped_steps": float(self.skipped)}
         limit = self.optimizer.max_grad_norm
@@ -87,7 +88,9 @@ class Learner:
         """Continue from `state`."""
         saved = state["optimizers"]
         if not isinstance(saved, list) or len(saved) != len(self._built):
-            raise AlgorithmError("the checkpoint belongs to another optimizer; resume with the settings it was made with.")
+            raise AlgorithmError(
+                "the checkpoint belongs to another optimizer; resume with the settings it was made with."
+            )
         for optimizer, part in zip(self._built, saved, strict=True):
             optimizer.load_state_dict(part)
         self.version, self.skipped = _whole(state["version"]), _whole(state["skipped"])
@@ -96,5 +99,7 @@ class Learner:
 
 def _whole(value: object) -> int:
     if not isinstance(value, int):
-        raise AlgorithmError(f"a checkpoint counter is {value!r}, not a whole number; the checkpoint is damaged.")
+        raise AlgorithmError(
+            f"a checkpoint counter is {value!r}, not a whole number; the checkpoint is damaged."
+        )
     return value

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from agentrl.policy.render import Renderer
     from agentrl.rollout.demonstrate import Demonstration
     from agentrl.trajectory import FloatArray, IntArray
@@ -50,17 +49,42 @@ def example_of(demonstration: Demonstration, renderer: Renderer, *, observation_
     return Example(np.asarray(tokens, np.int32), np.asarray(weight, np.float32))
 
 
-def epochs_of(count: int, *, batch: int, seed: int, steps: int) -> list[IntArray]:
-    """Return the examples of each step: shuffled epochs one after the other, reproducible from `seed`.
+class Epochs(Sequence["IntArray"]):
+    """The examples of each step: shuffled epochs one after the other, reproducible, made when asked for.
 
-    >>> [len(step) for step in epochs_of(5, batch=2, seed=0, steps=3)]
+    >>> [len(step) for step in Epochs(5, batch=2, seed=0, steps=3)]
     [2, 2, 2]
     """
-    rng = np.random.default_rng([seed, 1])
-    order: list[int] = []
-    while len(order) < batch * steps:
-        order += rng.permutation(count).tolist()
-    return [np.asarray(order[k * batch : (k + 1) * batch], np.int32) for k in range(steps)]
+
+    def __init__(self, count: int, *, batch: int, seed: int, steps: int) -> None:
+        self._count, self._batch, self._seed, self._steps = count, batch, seed, steps
+        self._start_again()
+
+    def _start_again(self) -> None:
+        self._rng = np.random.default_rng([self._seed, 1])
+        self._order = np.zeros(0, np.int32)
+        self._first = 0
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> IntArray:  # type: ignore[override]  # steps are asked for one by one
+        """Return the (B,) examples of a step."""
+        if not 0 <= step < self._steps:
+            raise IndexError(step)
+        begin, end = step * self._batch, (step + 1) * self._batch
+        if begin < self._first:
+            self._start_again()
+        while self._first + len(self._order) < end:
+            passed = max(min(begin - self._first, len(self._order)), 0)
+            self._first += passed
+            self._order = np.append(self._order[passed:], self._rng.permutation(self._count).astype(np.int32))
+        return self._order[begin - self._first : end - self._first]
+
+
+def epochs_of(count: int, *, batch: int, seed: int, steps: int) -> Epochs:
+    """Return the examples of each step; see `Epochs`."""
+    return Epochs(count, batch=batch, seed=seed, steps=steps)
 
 
 def total_weight(examples: Sequence[Example]) -> float:

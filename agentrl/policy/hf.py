@@ -59,13 +59,18 @@ class HfPolicy:
             raise PolicyError("the hf policy needs tokens; give its renderer to collect().")
         self._move_stream(request)
         ticket = self.engine.submit(
-            DecodeRequest(stream=request.stream, tokens=request.tokens, sampling=request.sampling, key=request.key)
+            DecodeRequest(
+                stream=request.stream, tokens=request.tokens, sampling=request.sampling, key=request.key
+            )
         )
         future: asyncio.Future[Decoded] = asyncio.get_running_loop().create_future()
         self._waiting[ticket] = future
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._run())
-        decoded = await future
+        try:
+            decoded = await future
+        finally:
+            self._waiting.pop(ticket, None)
         return Sample(
             text=self._text(decoded.tokens.tolist()),
             tokens=decoded.tokens,
@@ -99,8 +104,8 @@ class HfPolicy:
             while self._waiting:
                 await asyncio.sleep(0)
                 for ticket, decoded in self.engine.step():
-                    future = self._waiting.pop(ticket)
-                    if not future.done():
+                    future = self._waiting.pop(ticket, None)
+                    if future is not None and not future.done():
                         future.set_result(decoded)
                 await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001  # handed to every caller that waits

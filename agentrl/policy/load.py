@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from agentrl.policy.render import Renderer
 
 
-def load_model(path: str, renderer: str = "auto", *, dtype: str = "float32") -> tuple[PreTrainedModel, Renderer]:
+def load_model(
+    path: str, renderer: str = "auto", *, dtype: str = "float32"
+) -> tuple[PreTrainedModel, Renderer]:
     """Load a causal model and its tokenizer as a model in evaluation mode and a renderer.
 
     Args:
@@ -42,6 +44,25 @@ def load_model(path: str, renderer: str = "auto", *, dtype: str = "float32") -> 
         ) from error
     model.eval()
     return model, renderer_for(tokenizer, kind=renderer)
+
+
+def load_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Put the weights that `save_model` wrote to `folder` into a model of the same shape, bit for bit.
+
+    Raises:
+        PolicyError: no such weights are there, or they belong to a model of another shape.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _quiet()
+    try:
+        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype)
+        model.load_state_dict(saved.state_dict())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise PolicyError(
+            f"the weights in {folder} do not fit the model: {str(error).splitlines()[0]} "
+            "Resume with the settings the run was started with."
+        ) from error
 
 
 def save_model(model: PreTrainedModel, renderer: Renderer, folder: Path) -> None:

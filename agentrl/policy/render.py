@@ -7,8 +7,9 @@ a boundary and no template that rewrites history can change a token the model ha
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -105,30 +106,44 @@ class ChatTemplate:
     """Turns through the tokenizer's own chat template; a turn's suffix is found by difference.
 
     The template is applied to short dummy conversations only: history is never rendered again. A template that
-    rewrites earlier turns is refused by `check_prefix_stable`.
+    rewrites earlier turns is refused by `check_prefix_stable`. Special tokens that an observation writes stay text.
     """
 
     tokenizer: PreTrainedTokenizerBase
     observation_role: str = "user"
 
-    @property
+    @functools.cached_property
     def stop_tokens(self) -> tuple[int, ...]:
-        """The end-of-turn token of the template and the end-of-sequence token."""
-        first = self._closing()[:1]
+        """The end-of-turn token of the template and the end-of-sequence token.
+
+        Raises:
+            TemplateError: there is neither, so a turn could not end.
+        """
         eos = self.tokenizer.eos_token_id
-        found = [*first, *([eos] if isinstance(eos, int) else [])]
+        found = [*self._closing_token, *([eos] if isinstance(eos, int) else [])]
+        if not found:
+            raise TemplateError(
+                "the chat template closes a turn with no special token and the tokenizer has no eos_token, so "
+                "turns could not end. Set tokenizer.eos_token, or use the append-only markup."
+            )
         return tuple(dict.fromkeys(found))
 
     def begin(self, system: str, observation: str) -> IntArray:
         """The template's rendering of the first messages, with its generation prompt."""
-        head = [{"role": "system", "content": system}] if system else []
-        return _ids(self._apply([*head, {"role": "user", "content": observation}], prompt=True))
+        head: list[Spoken] = [("system", system)] if system else []
+        return _ids(
+            self._tokens(
+                self._apply([*head, ("user", observation)], prompt=True), [*head, ("user", observation)]
+            )
+        )
 
     def extend(self, observation: str, *, closed: bool) -> IntArray:
         """Everything the template writes between the agent's text and its next turn."""
-        suffix = self._after_turn(observation)
-        closing = self._closing()
-        if closed and closing and suffix[: 1] == closing[:1]:
+        turn: list[Spoken] = [("user", "a"), ("assistant", _MARK)]
+        messages = [*turn, (self.observation_role, observation)]
+        text = _after_mark(self._apply(messages, prompt=True))
+        suffix = self._tokens(text, [(self.observation_role, observation)])
+        if closed and self._closing_token and suffix[:1] == list(self._closing_token):
             return _ids(suffix[1:])
         return _ids(suffix)
 
@@ -140,38 +155,91 @@ class ChatTemplate:
         """Tokens as text, without special tokens."""
         return _decode(self.tokenizer, tuple(int(token) for token in tokens))
 
-    def _apply(self, messages: list[dict[str, str]], *, prompt: bool) -> list[int]:
-        ids = self.tokenizer.apply_chat_template(
-            messages, tokenize=True, add_generation_prompt=prompt, return_dict=False
+    def _apply(self, messages: Sequence[Spoken], *, prompt: bool) -> str:
+        """Render messages as text; special tokens that somebody wrote in a message are masked."""
+        shown = [{"role": role, "content": self._mask(content)} for role, content in messages]
+        return self._apply_text(shown, prompt=prompt)
+
+    def _tokens(self, text: str, messages: Sequence[Spoken]) -> list[int]:
+        """Tokenise a rendering: its own special tokens as such, masked ones as the text they are."""
+        tokens: list[int] = []
+        if not any(self._mask(content) != content for _, content in messages):
+            return list(_encode_marked(self.tokenizer, text))
+        for piece in self._special.split(text):
+            if piece in self._special_ids:
+                tokens.append(self._special_ids[piece])
+            elif piece:
+                tokens += _encode(self.tokenizer, piece.replace(_MASK, ""))
+        return tokens
+
+    def _mask(self, content: str) -> str:
+        return (
+            self._special.sub(lambda match: match[0][0] + _MASK + match[0][1:], content)
+            if self._special_ids
+            else content
         )
-        return [int(token) for token in ids]  # type: ignore[union-attr]  # return_dict=False gives a list of ids
 
-    def _after_turn(self, observation: str) -> list[int]:
-        turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
-        before = self._apply_text(turn)
-        after = self._apply_text([*turn, {"role": self.observation_role, "content": observation}], prompt=True)
-        tail = after[after.index(_MARK) + len(_MARK) :]
-        if not after.startswith(before[: before.index(_MARK)]):
-            raise TemplateError(_REWRITES)
-        return [int(token) for token in self.tokenizer.encode(tail, add_special_tokens=False)]
+    @functools.cached_property
+    def _special_ids(self) -> dict[str, int]:
+        return {
+            token.content: number
+            for number, token in self.tokenizer.added_tokens_decoder.items()
+            if token.special
+        }
 
-    def _closing(self) -> list[int]:
-        text = self._apply_text([{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}])
-        return list(self.tokenizer.encode(text[text.index(_MARK) + len(_MARK) :], add_special_tokens=False))
+    @functools.cached_property
+    def _special(self) -> re.Pattern[str]:
+        longest_first = sorted(self._special_ids, key=len, reverse=True)
+        return re.compile("(" + "|".join(re.escape(token) for token in longest_first) + ")")
+
+    @functools.cached_property
+    def _closing_token(self) -> tuple[int, ...]:
+        """The special token that ends a turn, as a tuple of one or none."""
+        closing = _encode_marked(
+            self.tokenizer, _after_mark(self._apply([("user", "a"), ("assistant", _MARK)], prompt=False))
+        )
+        return closing[:1] if closing[:1] and closing[0] in self._special_ids.values() else ()
 
     def _apply_text(self, messages: list[dict[str, str]], *, prompt: bool = False) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+            )
+        except Exception as error:  # jinja2 and whatever a template calls
+            roles = ", ".join(message["role"] for message in messages)
+            raise TemplateError(
+                f"the chat template cannot be applied to messages of the roles {roles}: {error} "
+                'Choose another observation role or template, or set `policy.renderer = "markup"`.'
+            ) from error
 
 
-_MARK = "the agent's turn"
+Spoken: TypeAlias = tuple[str, str]
+"""(role, content)."""
+
+_MARK = "AGENTSTURN"
+_MASK = "\ue000"
+"""A private character that keeps a special token in somebody's text from being one."""
+
+
+def _after_mark(text: str) -> str:
+    before, mark, after = text.partition(_MARK)
+    if not mark:
+        raise TemplateError(
+            f"the chat template does not show the agent's turn as it was written: {before[:80]!r}."
+        )
+    return after
+
+
 _REWRITES = (
     "the chat template changes earlier turns when a turn is added, so tokens the model has seen would differ from "
     "those it is trained on. Use a template that only appends (most '*_training' variants do), set "
-    "`policy.renderer = \"markup\"`, or train with one fresh stream for each turn."
+    '`policy.renderer = "markup"`, or train with one fresh stream for each turn.'
 )
 
 
-def check_prefix_stable(renderer: Renderer, apply: Callable[[list[dict[str, str]], bool], str] | None = None) -> None:
+def check_prefix_stable(
+    renderer: Renderer, apply: Callable[[list[dict[str, str]], bool], str] | None = None
+) -> None:
     """Raise `TemplateError` where rendering k + 1 turns does not begin with the rendering of k turns.
 
     Args:
@@ -183,17 +251,17 @@ def check_prefix_stable(renderer: Renderer, apply: Callable[[list[dict[str, str]
             return
         template = renderer._apply_text  # noqa: SLF001  # the check belongs to the class, beside it
 
-        def apply(messages: list[dict[str, str]], prompt: bool) -> str:  # noqa: FBT001  # the callback's form
+        def apply(messages: list[dict[str, str]], prompt: bool) -> str:  # the callback's form
             return template(messages, prompt=prompt)
 
     role = renderer.observation_role if isinstance(renderer, ChatTemplate) else "user"
     messages = [{"role": "user", "content": "You see a door."}]
-    seen = apply(messages, True)  # noqa: FBT003  # the callback's form
+    seen = apply(messages, True)  # the callback's form
     for turn in range(3):
         reply = f"<think>turn {turn}</think> go to door {turn}"
         messages.append({"role": "assistant", "content": reply})
         messages.append({"role": role, "content": f"You arrive at door {turn}."})
-        longer = apply(messages, True)  # noqa: FBT003  # the callback's form
+        longer = apply(messages, True)  # the callback's form
         if not longer.startswith(seen + reply):
             raise TemplateError(_REWRITES)
         seen = longer
@@ -228,6 +296,12 @@ def _single(token: int | list[int]) -> int:
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     """Text worlds repeat themselves: most observations of a run are found here."""
     return tuple(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _encode_marked(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """A template's text as tokens, its special tokens as such."""
+    return tuple(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=False))
 
 
 @functools.lru_cache(maxsize=1 << 16)

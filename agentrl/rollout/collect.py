@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agentrl.errors import RolloutError
+from agentrl.rollout.deadline import run
 from agentrl.rollout.episode import Episode
 from agentrl.rollout.stage import Stage
 from agentrl.trajectory import Invalid, InvalidReason, Trajectory
@@ -78,7 +79,12 @@ async def collect_async(
                 finished(result)
             return result
 
-    return list(await asyncio.gather(*(one(assignment) for assignment in assignments)))
+    tasks = [asyncio.create_task(one(assignment)) for assignment in assignments]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def collect(
@@ -91,8 +97,10 @@ def collect(
     finished: Callable[[Trajectory | Invalid], None] | None = None,
 ) -> list[Trajectory | Invalid]:
     """Do as `collect_async`, from code that runs no event loop."""
-    work = collect_async(stock, play, assignments, concurrency=concurrency, retries=retries, finished=finished)
-    return asyncio.run(work)
+    work = collect_async(
+        stock, play, assignments, concurrency=concurrency, retries=retries, finished=finished
+    )
+    return run(work)
 
 
 async def _attempts(stock: Stock, play: Play, assignment: Assignment, retries: int) -> Trajectory | Invalid:
@@ -112,11 +120,12 @@ async def _once(stock: Stock, play: Play, assignment: Assignment) -> Trajectory 
         seconds=play.limits.step_seconds,
         env=stock.take(),
     )
-    result = await Episode(play, stage).run()
-    if isinstance(result, Trajectory):
-        stock.put_back(stage.env)
-    else:
-        stage.close()
+    try:
+        result = await Episode(play, stage).run()
+        if isinstance(result, Trajectory):
+            stock.put_back(stage.retire())
+    finally:
+        await stage.close()
     return result
 
 
@@ -153,7 +162,9 @@ def check_invalid_share(harvest: Harvest, most: float) -> None:
     """Raise `RolloutError` with the commonest failure when more than `most` of the rollouts failed."""
     if harvest.invalid_share <= most:
         return
-    (reason, detail), count = Counter((item.reason, item.detail) for item in harvest.invalid).most_common(1)[0]
+    (reason, detail), count = Counter((item.reason, item.detail) for item in harvest.invalid).most_common(1)[
+        0
+    ]
     raise RolloutError(
         f"{harvest.invalid_share:.0%} of the rollouts failed, more than the {most:.0%} allowed by "
         f"rollout.most_invalid. The commonest failure ({count}x {reason.value}): {detail}. "

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import bisect
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
+
+import numpy as np
 
 from agentrl.errors import AgentrlError
 from agentrl.policy.base import Message, Request, Sampling
 from agentrl.rollout.stage import Stage, StageFailure
-from agentrl.trajectory import Invalid, InvalidReason, Span, StopReason, Trajectory, Turn, TurnKind, digest, no_tokens
+from agentrl.rollout.text import TokenPlaces, cut_middle
+from agentrl.trajectory import Invalid, InvalidReason, Span, StopReason, Trajectory, Turn, TurnKind, no_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentrl.policy.base import Policy, Sample
     from agentrl.rollout.assignment import Assignment
     from agentrl.rollout.limits import Limits
+    from agentrl.rollout.stage import Keys
+    from agentrl.rollout.text import Places
     from agentrl.trajectory import IntArray, ToolCall
     from agentrl.world.env import StepResult
     from agentrl.world.protocol import Parsed, Protocol
@@ -51,50 +55,62 @@ class Episode:
 
     @property
     def assignment(self) -> Assignment:
+        """What is being played."""
         return self.stage.assignment
 
     async def run(self) -> Trajectory | Invalid:
         """Play to the end. Never raises for what the environment or the policy's infrastructure does."""
+        seconds = self.play.limits.trajectory_seconds
         try:
-            seconds = self.play.limits.trajectory_seconds
-            return await asyncio.wait_for(self._play(), seconds)
+            async with asyncio.timeout(seconds) as clock:
+                return await self._play()
         except StageFailure as failure:
             return self._invalid(failure.reason, failure.detail)
-        except TimeoutError:
-            return self._invalid(InvalidReason.WALL_CLOCK, f"the trajectory took longer than {seconds:g} s")
         except AgentrlError:
             raise
-        except (OSError, RuntimeError, ValueError, ConnectionError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
+            if isinstance(error, TimeoutError) and clock.expired():
+                return self._invalid(InvalidReason.WALL_CLOCK, f"the trajectory took longer than {seconds} s")
             return self._invalid(InvalidReason.POLICY_ERROR, f"{type(error).__name__}: {error}")
         finally:
             self.play.policy.finish(self.assignment.id)
 
     async def _play(self) -> Trajectory | Invalid:
-        observation = await self.stage.open()
+        observation = self._cut(await self.stage.open())
         self._tell_system()
         while True:
             prompt = self._prompt(observation)
             stop = self._limit(prompt)
             if stop is not None:
                 return self._finish(stop, observation)
-            keys = self._keys()
+            keys = self.stage.keys()
             sample, seconds = await self._ask(observation, prompt)
+            problem = _problem(sample)
+            if problem is not None:
+                return self._invalid(InvalidReason.POLICY_ERROR, problem)
             if sample.finish == "context" and (sample.tokens is None or not len(sample.tokens)):
                 return self._finish(StopReason.CONTEXT, observation)
-            if sample.finish == "invalid":
-                return self._invalid(InvalidReason.POLICY_ERROR, "the model gave numbers that are not finite")
             before = observation
             observation, terminated, truncated = await self._act(sample, before, prompt, keys, seconds)
             if terminated or truncated:
-                return self._finish(StopReason.TERMINATED if terminated else StopReason.TRUNCATED, observation)
+                return self._finish(
+                    StopReason.TERMINATED if terminated else StopReason.TRUNCATED, observation
+                )
 
     # -- asking ------------------------------------------------------------------------------------------
 
     def _tell_system(self) -> None:
-        env = self.stage.env
-        system = env.system_text() if env is not None else ""
+        system = self.stage.system_text()
         if system:
             self.messages.append(Message("system", system))
+
+    def _shown(self, observation: str) -> str:
+        """The observation as the protocol writes it; what is too long is cut inside of the markup."""
+        return self.stage.protocol.render(observation, cut=self._cut)
+
+    def _cut(self, text: str) -> str:
+        limit, renderer = self.play.limits.observation_tokens, self.play.policy.renderer
+        return text if limit is None or renderer is None else cut_middle(text, limit, renderer)
 
     def _prompt(self, observation: str) -> IntArray | None:
         self.messages.append(Message("user", observation))
@@ -116,7 +132,6 @@ class Episode:
         return None
 
     async def _ask(self, observation: str, prompt: IntArray | None) -> tuple[Sample, float]:
-        env = self.stage.env
         request = Request(
             trajectory=self.assignment.id,
             stream=self.assignment.id,
@@ -126,10 +141,19 @@ class Episode:
             tokens=prompt,
             sampling=self._sampling(prompt),
             key=self.assignment.key(len(self.turns)),
-            admissible=env.admissible if env is not None else Request.admissible,
+            admissible=self.stage.admissible,
         )
         begin = time.perf_counter()
-        sample = await self.play.policy.generate(request)
+        seconds = self.play.limits.step_seconds
+        try:
+            async with asyncio.timeout(seconds) as clock:
+                sample = await self.play.policy.generate(request)
+        except TimeoutError as error:
+            if not clock.expired():
+                raise
+            raise StageFailure(
+                InvalidReason.WALL_CLOCK, f"a turn of the policy took longer than {seconds:g} s"
+            ) from error
         return sample, time.perf_counter() - begin
 
     def _sampling(self, prompt: IntArray | None) -> Sampling:
@@ -137,7 +161,7 @@ class Episode:
         most = min(limits.turn_tokens, sampling.max_tokens)
         if limits.trajectory_tokens is not None and prompt is not None:
             most = min(most, limits.trajectory_tokens - self.tokens - len(prompt))
-        stops = tuple(dict.fromkeys((*sampling.stop_strings, *self.play.protocol.stop_strings)))
+        stops = tuple(dict.fromkeys((*sampling.stop_strings, *self.stage.protocol.stop_strings)))
         return Sampling(sampling.temperature, sampling.top_p, most, stops)
 
     # -- acting ------------------------------------------------------------------------------------------
@@ -145,10 +169,12 @@ class Episode:
     async def _act(
         self, sample: Sample, observation: str, prompt: IntArray | None, keys: Keys, seconds: float
     ) -> tuple[str, bool, bool]:
-        parsed = self.play.protocol.parse(sample.text)
+        parsed = self.stage.protocol.parse(sample.text)
         begin = time.perf_counter()
         reply, reward, terminated, truncated, info = await self._step(parsed)
+        spent = time.perf_counter() - begin
         self.info = info
+        places = self._places(sample)
         self.turns.append(
             Turn(
                 prompt_tokens=prompt if prompt is not None else no_tokens(),
@@ -157,55 +183,53 @@ class Episode:
                 observation=observation,
                 text=sample.text,
                 action=parsed.text,
-                reward=float(reward),
+                reward=reward,
                 rewards=cast("Mapping[str, float]", info.get("rewards", {})),
                 kind=_kind(sample, parsed, info),
                 valid=bool(info.get("valid", parsed.error is None)),
                 spoofed=parsed.spoofed,
                 observation_key=keys[0],
                 state_key=keys[1],
-                tool_calls=cast("tuple[ToolCall, ...]", info.get("tool_calls", ())),
-                spans=self._spans(sample, parsed),
+                tool_calls=_placed(cast("tuple[ToolCall, ...]", info.get("tool_calls", ())), parsed, places),
+                spans=tuple(Span(span.role, *places(span.start, span.end)) for span in parsed.spans),
                 finish=sample.finish,
                 policy_version=sample.version,
                 generate_seconds=seconds,
-                environment_seconds=time.perf_counter() - begin,
+                environment_seconds=spent,
                 measures=cast("Mapping[str, float]", info.get("measures", {})),
                 token_measures=sample.token_measures,
             )
         )
-        self.tokens += (len(prompt) if prompt is not None else 0) + (len(sample.tokens) if sample.tokens is not None else 0)
-        self.closed = sample.finish == "stop"
+        self.tokens += (len(prompt) if prompt is not None else 0) + (
+            len(sample.tokens) if sample.tokens is not None else 0
+        )
+        self.closed = self._ends_itself(sample)
         self.messages.append(Message("assistant", sample.text))
-        return reply, terminated, truncated
+        return self._shown(reply), terminated, truncated
+
+    def _ends_itself(self, sample: Sample) -> bool:
+        """Whether the turn's last token closes it; one that a limit or a stop string ended lacks that token."""
+        renderer = self.play.policy.renderer
+        if renderer is None or sample.tokens is None:
+            return sample.finish == "stop"
+        return len(sample.tokens) > 0 and int(sample.tokens[-1]) in renderer.stop_tokens
 
     async def _step(self, parsed: Parsed) -> StepResult:
         if parsed.error is not None:
             return parsed.error, 0.0, False, False, {"turn_kind": TurnKind.PARSE_ERROR, "valid": False}
-        return await self.stage.act(parsed.text)
+        return await self.stage.act(len(self.turns), parsed.text)
 
-    def _spans(self, sample: Sample, parsed: Parsed) -> tuple[Span, ...]:
-        """The parser's character spans as spans of sampled tokens."""
+    def _places(self, sample: Sample) -> Places:
+        """What turns characters [start, end) of the turn's text into sampled tokens [start, end)."""
         renderer = self.play.policy.renderer
-        if renderer is None or sample.tokens is None or not parsed.spans:
-            return ()
-        ids = sample.tokens.tolist()
-        ends = [len(renderer.decode(ids[: count + 1])) for count in range(len(ids))]
-        return tuple(
-            Span(span.role, bisect.bisect_right(ends, span.start), bisect.bisect_left(ends, span.end) + 1)
-            for span in parsed.spans
-        )
-
-    def _keys(self) -> Keys:
-        env = self.stage.env
-        if env is None:
-            return (None, None)
-        return _digest(env.observation_key()), _digest(env.state_key())
+        if renderer is None or sample.tokens is None:
+            return lambda _, __: (0, 0)
+        return TokenPlaces(sample.text, sample.tokens.tolist(), renderer)
 
     # -- ending ------------------------------------------------------------------------------------------
 
     def _finish(self, stop: StopReason, observation: str) -> Trajectory:
-        keys, env = self._keys(), self.stage.env
+        keys, env = self.stage.keys(), self.stage.env
         task = getattr(env, "task", None)
         success = self.info.get("success", None if stop is StopReason.TERMINATED else False)
         return Trajectory(
@@ -223,7 +247,7 @@ class Episode:
             final_observation_key=keys[0],
             final_state_key=keys[1],
             domain=str(self.info.get("domain", "")),
-            task_type=task.type if task is not None else "",
+            task_type=str(self.info.get("task_type", task.type if task is not None else "")),
             policy=self.play.policy.name,
             metrics=cast("Mapping[str, float]", self.info.get("metrics", {})),
         )
@@ -242,11 +266,26 @@ class Episode:
         )
 
 
-Keys = tuple[int | None, int | None]
+def _placed(calls: tuple[ToolCall, ...], parsed: Parsed, places: Places) -> tuple[ToolCall, ...]:
+    """Tool calls with the tokens that wrote them; the toolbox runs what the parser read, in order."""
+    written = [(call.start, call.end) for call in parsed.calls]
+    written += [(span.start, span.end) for span in parsed.spans if span.role == "answer"]
+    found = [places(*characters) for characters in written[: len(calls)]]
+    placed = [replace(call, start=start, end=end) for call, (start, end) in zip(calls, found, strict=False)]
+    return (*placed, *calls[len(found) :])
 
 
-def _digest(key: Hashable | None) -> int | None:
-    return None if key is None else digest(key)
+def _problem(sample: Sample) -> str | None:
+    """What makes a sample unusable, as a sentence, or None."""
+    if sample.finish == "invalid":
+        return "the model gave numbers that are not finite"
+    if sample.tokens is None:
+        return None
+    if sample.logprobs is None or len(sample.logprobs) != len(sample.tokens):
+        return "the policy gave tokens without one log-probability for each"
+    if not np.isfinite(sample.logprobs).all():
+        return "the policy gave a log-probability that is not finite"
+    return None
 
 
 def _kind(sample: Sample, parsed: Parsed, info: Mapping[str, object]) -> TurnKind:

@@ -6,33 +6,37 @@ environment; if they fail again the environment has a bug on these actions (`env
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import functools
 import inspect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 from agentrl.errors import EnvironmentFault
-from agentrl.trajectory import InvalidReason
+from agentrl.rollout.deadline import Late, in_thread, within
+from agentrl.rollout.typed import reset_result, step_result
+from agentrl.trajectory import InvalidReason, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable, Sequence
 
     from agentrl.rollout.assignment import Assignment
     from agentrl.world.env import AsyncTextEnv, StepResult, TextEnv
     from agentrl.world.protocol import Protocol
+    from agentrl.world.tool import Toolbox
 
 AnyEnv: TypeAlias = "TextEnv | AsyncTextEnv"
+Keys: TypeAlias = tuple[int | None, int | None]
+Hook = TypeVar("Hook")
 
 
-class StageFailure(Exception):  # noqa: N818  # control flow inside the rollout, never shown
-    """The environment cannot go on with this trajectory."""
+class StageFailure(Exception):  # control flow inside the rollout, never shown
+    """The environment or the policy cannot go on with this trajectory."""
 
-    def __init__(self, reason: InvalidReason, detail: str, *, again: bool) -> None:
+    def __init__(self, reason: InvalidReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
-        self.again = again
 
 
 @dataclass
@@ -41,7 +45,8 @@ class Stage:
 
     Args:
         make: builds a fresh environment; `env`: a used one that may be reset, if there is one.
-        seconds: deadline of one call of an environment that blocks.
+        protocol: made to measure for the environment's tools by `open`.
+        seconds: deadline of one call of an environment that blocks or is asynchronous.
     """
 
     make: Callable[[], AnyEnv]
@@ -49,74 +54,146 @@ class Stage:
     protocol: Protocol
     seconds: float
     env: AnyEnv | None = None
-    actions: list[str] = field(default_factory=list)
+    actions: list[tuple[int, str]] = field(default_factory=list["tuple[int, str]"])
+    seen: list[str] = field(default_factory=list[str])
     replays: int = 0
 
     async def open(self) -> str:
         """Reset to the assigned task and return the first observation."""
         try:
-            return await self._reset()
+            observation = await self._reset()
         except Exception as error:  # noqa: BLE001  # any exception of a world is contained here
-            return await self._replay(error)
+            await self._begin_again(error)
+            try:
+                observation = await self._reset()
+            except Exception as second:
+                raise await self._broken(second) from second
+        self.seen.append(observation)
+        return observation
 
-    async def act(self, action: str) -> StepResult:
-        """Execute one action; after a failure the episode is replayed once in a fresh environment."""
-        self.actions.append(action)
+    async def act(self, turn: int, action: str) -> StepResult:
+        """Execute the action of a turn; after a failure replay the episode once in a fresh environment."""
         try:
-            return await self._call("step", action)
+            result = await self._step(turn, action)
         except Exception as error:  # noqa: BLE001  # any exception of a world is contained here
-            await self._replay(error, upto=len(self.actions) - 1)
-            return await self._again(action)
+            await self._begin_again(error)
+            await self._replay()
+            try:
+                result = await self._step(turn, action)
+            except Exception as second:
+                raise await self._broken(second) from second
+        self.actions.append((turn, action))
+        self.seen.append(result[0])
+        return result
 
-    def close(self) -> None:
+    def system_text(self) -> str:
+        """What the agent is told before the first observation."""
+        return "" if self.env is None else self._hook("system_text", self.env.system_text)
+
+    def admissible(self) -> Sequence[str] | None:
+        """The environment's admissible commands, or None."""
+        return None if self.env is None else self._hook("admissible", self.env.admissible)
+
+    def keys(self) -> Keys:
+        """Digests of what the agent has seen and of the true state."""
+        if self.env is None:
+            return (None, None)
+        observation, state = self.env.observation_key, self.env.state_key
+        return (
+            self._hook("observation_key", lambda: _digest(observation())),
+            self._hook("state_key", lambda: _digest(state())),
+        )
+
+    def retire(self) -> AnyEnv | None:
+        """Give the environment away for another trajectory; this one's tool calls are forgotten."""
+        env, self.env = self.env, None
+        toolbox = _toolbox(env)
+        if toolbox is not None:
+            toolbox.forget(self.assignment.id)
+        return env
+
+    async def close(self) -> None:
         """Drop the environment; its own failure to close is not the trajectory's."""
-        if self.env is not None:
+        env, self.env = self.env, None
+        if env is not None:
             with contextlib.suppress(Exception):
-                self.env.close()
-        self.env = None
+                await self._await(env, env.close)
 
     async def _reset(self) -> str:
-        if self.env is None:
-            self.env = self.make()
-        self.env.protocol = self.protocol
-        options = {"split": self.assignment.split, "index": self.assignment.index}
-        observation, _ = await self._call("reset", seed=self.assignment.seed, options=options)
-        return observation
+        env = self.env = self.env if self.env is not None else self.make()
+        toolbox = _toolbox(env)
+        if toolbox is not None:
+            self.protocol = self.protocol.for_tools(toolbox.tools)
+        env.protocol = self.protocol
+        options: dict[str, object] = {"split": self.assignment.split, "index": self.assignment.index}
+        reset = functools.partial(env.reset, seed=self.assignment.seed, options=options)
+        return reset_result(await self._await(env, reset))
 
-    async def _replay(self, error: Exception, upto: int = 0) -> str:
-        self.close()
+    async def _step(self, turn: int, action: str) -> StepResult:
+        env = self.env
+        if env is None:
+            raise RuntimeError("act() comes after open()")  # a defect of the caller
+        env.turn_key = (self.assignment.id, turn)
+        return step_result(await self._await(env, functools.partial(env.step, action)))
+
+    async def _begin_again(self, error: Exception) -> None:
+        """Drop the environment that failed; refuse where a replay has been spent already."""
+        await self.close()
         if self.replays:
-            raise self._failure(error) from error
+            # The replay went well, so these actions do not fail by themselves: the world is unsteady.
+            raise self._failure(error, InvalidReason.ENVIRONMENT_FAULT) from error
         self.replays += 1
-        try:
-            observation = await self._reset()
-            for action in self.actions[:upto]:
-                observation = (await self._call("step", action))[0]
-        except Exception as second:
-            self.close()
-            raise self._failure(second) from second
-        return observation
 
-    async def _again(self, action: str) -> StepResult:
+    async def _replay(self) -> None:
         try:
-            return await self._call("step", action)
+            seen = [await self._reset()]
+            for turn, action in self.actions:
+                seen.append((await self._step(turn, action))[0])
         except Exception as error:
-            self.close()
-            raise self._failure(error) from error
+            await self.close()
+            raise self._failure(error, InvalidReason.ENVIRONMENT_FAULT) from error
+        if seen != self.seen:
+            await self.close()
+            place = next(k for k, (new, old) in enumerate(zip(seen, self.seen, strict=True)) if new != old)
+            raise StageFailure(
+                InvalidReason.ENVIRONMENT_ERROR,
+                "the environment is not deterministic: replayed with the same seed and actions, "
+                f"observation {place} was {seen[place][:80]!r} instead of {self.seen[place][:80]!r}. Draw from env.rng only.",
+            )
 
-    def _failure(self, error: Exception) -> StageFailure:
+    async def _broken(self, error: Exception) -> StageFailure:
+        await self.close()
+        return self._failure(error, InvalidReason.ENVIRONMENT_ERROR)
+
+    def _failure(self, error: Exception, otherwise: InvalidReason) -> StageFailure:
+        if isinstance(error, Late):
+            return StageFailure(InvalidReason.WALL_CLOCK, f"a call took longer than {self.seconds:g} s")
         detail = f"{type(error).__name__}: {error}"
-        if isinstance(error, TimeoutError):
-            detail = f"a call took longer than {self.seconds:g} s"
-            return StageFailure(InvalidReason.WALL_CLOCK, detail, again=True)
         if isinstance(error, EnvironmentFault):
-            return StageFailure(InvalidReason.ENVIRONMENT_FAULT, detail, again=True)
-        return StageFailure(InvalidReason.ENVIRONMENT_ERROR, detail, again=False)
+            return StageFailure(InvalidReason.ENVIRONMENT_FAULT, detail)
+        return StageFailure(otherwise, detail)
 
-    async def _call(self, name: str, *args: object, **kwargs: object):  # type: ignore[no-untyped-def]  # noqa: ANN202  # result of reset or step
-        method = getattr(self.env, name)
-        if inspect.iscoroutinefunction(method):
-            return await asyncio.wait_for(method(*args, **kwargs), self.seconds)
-        if self.env is not None and self.env.blocks:
-            return await asyncio.wait_for(asyncio.to_thread(method, *args, **kwargs), self.seconds)
-        return method(*args, **kwargs)
+    def _hook(self, name: str, call: Callable[[], Hook]) -> Hook:
+        try:
+            return call()
+        except Exception as error:
+            detail = f"{name}() raised {type(error).__name__}: {error}"
+            raise StageFailure(InvalidReason.ENVIRONMENT_ERROR, detail) from error
+
+    async def _await(self, env: AnyEnv, call: Callable[[], object]) -> object:
+        """Call a method under the deadline that the environment's kind allows."""
+        asynchronous = bool(getattr(env, "is_async", False))
+        if not asynchronous and not env.blocks:
+            return call()
+        work = call() if asynchronous else in_thread(call)
+        if not inspect.isawaitable(work):
+            return work
+        return await within(work, self.seconds)
+
+
+def _toolbox(env: AnyEnv | None) -> Toolbox | None:
+    return cast("Toolbox | None", getattr(env, "toolbox", None))
+
+
+def _digest(key: Hashable | None) -> int | None:
+    return None if key is None else digest(key)

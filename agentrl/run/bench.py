@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import time
@@ -10,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agentrl.errors import RunDirectoryError
-from agentrl.learn.checkpoint import clean, newest, write_checkpoint
+from agentrl.learn.checkpoint import clean, is_whole, newest, set_aside, write_checkpoint
 from agentrl.learn.learner import Learner
-from agentrl.policy.load import load_model, save_model
+from agentrl.policy.load import load_model, load_weights, save_model
 from agentrl.run.crew import Crew, Recipe
 from agentrl.run.start import demonstrations_of, make_start
 from agentrl.run.state import RunState
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from agentrl.learn.algorithm import Algorithm
+    from agentrl.learn.checkpoint import Found
     from agentrl.learn.optimizer import Optimizer
     from agentrl.learn.supervised import Example
     from agentrl.policy.render import Renderer
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from agentrl.run.progress import Progress
     from agentrl.run.settings import TrainSettings
 
+_logger = logging.getLogger(__name__)
 GROWING = ("metrics.jsonl", "samples.jsonl", "trajectories/rl.jsonl.zst")
 
 
@@ -87,9 +90,13 @@ class Bench:
         due = step % self.settings.checkpoint_every == 0 or last
         if due or self.stopping:
             self.save()
+        self.stop_if_asked(f"{phase} step {step}")
+
+    def stop_if_asked(self, where: str) -> None:
+        """Raise `Interrupted` where a signal has come and the last checkpoint holds what has been done."""
         if self.stopping:
             raise Interrupted(
-                f"stopped at {phase} step {step}; everything is kept. Go on with: "
+                f"stopped at {where}; everything is kept. Go on with: "
                 f"agentrl train --resume {self.directory.path}"
             )
 
@@ -118,8 +125,8 @@ class Bench:
             shutil.rmtree(self.directory.checkpoints / name, ignore_errors=True)
 
     def _names(self) -> list[str]:
-        found = (path.name for path in self.directory.checkpoints.glob("[0-9]-*") if path.is_dir())
-        return sorted(found, reverse=True)
+        found = [path.name for path in self.directory.checkpoints.glob("[0-9]-*-*") if path.is_dir()]
+        return sorted((name for name in found if name.rpartition("-")[2].isdigit()), key=_progress, reverse=True)
 
     def restore(self) -> tuple[str, ...]:
         """Go back to the newest whole checkpoint; return the names of damaged ones that were passed over."""
@@ -127,6 +134,9 @@ class Bench:
 
         clean(self.directory.checkpoints)
         found = newest(self.directory.checkpoints, self._names())
+        set_aside(self.directory.checkpoints, found.damaged)
+        if found.damaged:
+            _logger.warning("%s", _passed_over(found, self.directory))
         if found.path is None:
             for file in GROWING:
                 self.directory.cut(file, 0)
@@ -141,17 +151,31 @@ class Bench:
 
     def load_weights(self, checkpoint: Path) -> None:
         """Put the weights of a checkpoint into the model."""
-        saved, _ = load_model(
-            str(checkpoint / "model"), "markup" if self.settings.model.renderer == "auto" else "auto"
-        )
-        self.model.load_state_dict(saved.state_dict())
+        load_weights(self.model, checkpoint / "model")
 
     def checkpoint(self, name: str) -> Path:
-        """The folder of a named checkpoint. Raises `RunDirectoryError` where it is missing."""
+        """The folder of a named checkpoint. Raises `RunDirectoryError` where it is missing or damaged."""
         path = self.directory.checkpoints / name
-        if not path.exists():
-            raise RunDirectoryError(f"the run has no checkpoint {name!r} in {self.directory.checkpoints}.")
+        if not is_whole(path):
+            what = "a damaged" if path.exists() else "no"
+            raise RunDirectoryError(
+                f"the run has {what} checkpoint {name!r} in {self.directory.checkpoints}. Start the run again."
+            )
         return path
+
+
+def _progress(name: str) -> tuple[int, int]:
+    """Phase and step of a checkpoint's name, "1-rl-000025"."""
+    return int(name.partition("-")[0]), int(name.rpartition("-")[2])
+
+
+def _passed_over(found: Found, directory: RunDirectory) -> str:
+    """A sentence about damaged checkpoints."""
+    goes_on = f"continues from {found.path.name}" if found.path else "starts again, for no whole one is left"
+    return (
+        f"damaged checkpoints in {directory.checkpoints} were passed over and renamed to damaged-*: "
+        f"{', '.join(found.damaged)}. The run {goes_on}."
+    )
 
 
 @contextmanager

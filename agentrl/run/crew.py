@@ -14,13 +14,13 @@ import signal
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
 
 from agentrl.errors import AgentrlError, RolloutError
 from agentrl.run.shard import Shard, cpu_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
     from pathlib import Path
@@ -66,17 +66,20 @@ class Crew:
     shards: int = 2
     processes: int = 2
     patience: float = 900.0
-    _own: list[Shard] = field(init=False, repr=False)
+    _own: dict[int, Shard] = field(init=False, repr=False, default_factory=dict[int, Shard])
     _helpers: list[Helper] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.processes = min(self.processes, self.shards)
         self._helpers = [Helper(self.recipe) for _ in range(self.processes - 1)]
-        self._own = [self._build() for _ in range(self.shards)]
 
-    def _build(self) -> Shard:
-        recipe = self.recipe
-        return Shard(recipe.environment, recipe.limits, self.model, self.renderer, recipe.shape)
+    def _shard(self, number: int) -> Shard:
+        if number not in self._own:
+            recipe = self.recipe
+            self._own[number] = Shard(
+                recipe.environment, recipe.limits, self.model, self.renderer, recipe.shape
+            )
+        return self._own[number]
 
     def run(self, jobs: Sequence[Job[Result]], weights: torch.Tensor | None = None) -> list[Result]:
         """Do job k on shard k, and return the results in that order.
@@ -90,9 +93,9 @@ class Crew:
         shares = self._shares(len(jobs))
         for helper, share in zip(self._helpers, shares[1:], strict=True):
             helper.send(weights, [(number, jobs[number]) for number in share])
-        done: dict[int, Result] = {number: jobs[number](self._own[number]) for number in shares[0]}
+        done: dict[int, Result] = {number: jobs[number](self._shard(number)) for number in shares[0]}
         for helper, share in zip(self._helpers, shares[1:], strict=True):
-            done.update(zip(share, helper.receive(self.patience), strict=True))
+            done.update(zip(share, cast("list[Result]", helper.receive(self.patience)), strict=True))
         return [done[number] for number in range(len(jobs))]
 
     def _shares(self, jobs: int) -> list[list[int]]:
@@ -100,7 +103,7 @@ class Crew:
 
     def num_tasks(self, split: str) -> int | None:
         """Return the number of tasks of a split of the environment."""
-        return self._own[0].num_tasks(split)
+        return self._shard(0).num_tasks(split)
 
     @property
     def cpu_seconds(self) -> float:
@@ -111,7 +114,7 @@ class Crew:
         """End the helper processes and close the environments."""
         for helper in self._helpers:
             helper.close()
-        for shard in self._own:
+        for shard in self._own.values():
             shard.close()
 
     def __enter__(self) -> Crew:
@@ -119,6 +122,10 @@ class Crew:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+Answer: TypeAlias = "tuple[list[object], tuple[type[Exception], str] | None, float]"
+"""Results, the error that ended the work if one did, and the process's CPU-seconds so far."""
 
 
 class Helper:
@@ -130,13 +137,20 @@ class Helper:
         self._past = 0.0
         self._weights: bytes = pickle.dumps(None)
         self._work: bytes = b""
+        self._waiting = False
         self._start()
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id."""
+        return self._process.pid
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process: SpawnProcess = context.Process(target=_serve, args=(theirs, self.recipe), daemon=True)
-        self._process.start()
+        with _interrupts_blocked():
+            self._process.start()
         theirs.close()
 
     def send(self, weights: torch.Tensor | None, work: list[tuple[int, Job[object]]]) -> None:
@@ -144,16 +158,26 @@ class Helper:
         if weights is not None:
             self._weights = pickle.dumps(weights.numpy())
         self._work = pickle.dumps(work)
-        fresh = self._weights if weights is not None else pickle.dumps(None)
-        with contextlib.suppress(OSError):
-            self._post(fresh)
+        if self._waiting:
+            # Its last answer was never fetched (an error came between) and must not be taken for this one's.
+            self._restart()
+        self._waiting = True
+        # A process that died while idle is noticed by receive(), which starts it again with the last weights.
+        self._post(self._weights if weights is not None or self._fresh else pickle.dumps(None))
 
     def _post(self, weights: bytes) -> None:
-        self._connection.send_bytes(weights)
-        self._connection.send_bytes(self._work)
+        self._fresh = False
+        with contextlib.suppress(OSError):
+            self._connection.send_bytes(weights)
+            self._connection.send_bytes(self._work)
 
     def receive(self, patience: float) -> list[object]:
-        """Wait for the results of the work that was sent."""
+        """Wait for the results of the work that was sent.
+
+        Raises:
+            RolloutError: the process died or was silent for `patience` seconds, twice.
+            Exception: the work's own.
+        """
         answer = self._answer(patience)
         if answer is None:
             self._restart()
@@ -161,32 +185,39 @@ class Helper:
             answer = self._answer(patience)
         if answer is None:
             raise RolloutError(
-                "a helper process died twice on the same work (out of memory?). Use processes = 1, or a smaller "
-                "model.slots or micro_tokens; the run can be resumed."
+                f"a helper process died or was silent for {patience:g} s, twice on the same work (out of "
+                "memory?). Use processes = 1, or a smaller model.slots or micro_tokens; the run can be "
+                'resumed. A script that calls train() itself must do so below `if __name__ == "__main__":`.'
             )
+        self._waiting = False
         results, error, seconds = answer
         self.cpu_seconds = self._past + seconds
         if error is not None:
-            raise error
+            raise _revived(*error)
         return results
 
-    def _answer(self, patience: float) -> tuple[list[object], Exception | None, float] | None:
+    def _answer(self, patience: float) -> Answer | None:
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             try:
                 if self._connection.poll(0.2):
-                    answer: tuple[list[object], Exception | None, float] = pickle.loads(
-                        self._connection.recv_bytes()
-                    )  # our own child
+                    answer: Answer = pickle.loads(self._connection.recv_bytes())  # noqa: S301  # our own child
                     return answer
-            except (EOFError, OSError):
+            except (EOFError, OSError, pickle.UnpicklingError):
                 return None
-            if not self._process.is_alive() and not self._connection.poll(0):
+            if not self._process.is_alive() and not self._readable():
                 return None
         return None
 
+    def _readable(self) -> bool:
+        try:
+            return self._connection.poll(0)
+        except OSError:
+            return False
+
     def _restart(self) -> None:
         self._past = self.cpu_seconds
+        self._fresh = True
         self._end()
         self._start()
 
@@ -202,14 +233,36 @@ class Helper:
     def close(self) -> None:
         """End the process."""
         with contextlib.suppress(OSError):
-            self._connection.send_bytes(b"")
-            self._process.join(2)
+            if not self._waiting:
+                self._connection.send_bytes(b"")
+                self._process.join(2)
         self._end()
+
+    _fresh = False
+    """Whether the process has been started since it was last told the weights."""
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Keep Ctrl-C from a process that is being started until it ignores it; ours comes when this ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _revived(kind: type[Exception], message: str) -> Exception:
+    """An error of a helper as itself; its class may ask for other arguments than its message."""
+    error = kind.__new__(kind, message)
+    error.args = (message,)
+    return error
 
 
 def _serve(connection: Connection, recipe: Recipe) -> None:
     """The helper's life: build shards when first asked, answer until the other end goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ["OMP_NUM_THREADS"] = "1"
     shards = _Shards(recipe)
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
@@ -217,24 +270,22 @@ def _serve(connection: Connection, recipe: Recipe) -> None:
             weights = connection.recv_bytes()
             if not weights:
                 break
-            work = connection.recv_bytes()
-            connection.send_bytes(pickle.dumps(_do(shards, weights, work)))
+            connection.send_bytes(_do(shards, weights, connection.recv_bytes()))
 
 
-def _do(shards: _Shards, weights: bytes, work: bytes) -> tuple[list[object], Exception | None, float]:
+def _do(shards: _Shards, weights: bytes, work: bytes) -> bytes:
     try:
         fresh = pickle.loads(weights)  # noqa: S301  # from our own parent
         if fresh is not None:
             shards.load(fresh)
-        return [job(shards[number]) for number, job in pickle.loads(work)], None, cpu_seconds()  # noqa: S301  # from our own parent
+        results = [job(shards[number]) for number, job in pickle.loads(work)]  # noqa: S301  # from our own parent
+        return pickle.dumps((results, None, cpu_seconds()))
     except AgentrlError as error:
-        return (
-            [],
-            type(error)(str(error)) if type(error).__init__ is Exception.__init__ else error,
-            cpu_seconds(),
-        )
+        return pickle.dumps(([], (type(error), str(error)), cpu_seconds()))
     except Exception:  # noqa: BLE001  # crosses to the parent, which raises it
-        return [], RuntimeError(f"in a helper process:\n{traceback.format_exc()}"), cpu_seconds()
+        return pickle.dumps(
+            ([], (RuntimeError, f"in a helper process:\n{traceback.format_exc()}"), cpu_seconds())
+        )
 
 
 class _Shards:
@@ -245,16 +296,21 @@ class _Shards:
         self._built: dict[int, Shard] = {}
         self._model: PreTrainedModel | None = None
         self._renderer: Renderer | None = None
-        if recipe.model_folder is not None:
-            import torch
 
-            from agentrl.policy.load import load_model
+    def _load_model(self) -> None:
+        """Load the model when first needed, so that what goes wrong is an answer and not a death."""
+        if self._model is not None or self.recipe.model_folder is None:
+            return
+        import torch
 
-            torch.set_num_threads(1)
-            self._model, self._renderer = load_model(str(recipe.model_folder), recipe.shape.renderer)
+        from agentrl.policy.load import load_model
+
+        torch.set_num_threads(1)
+        self._model, self._renderer = load_model(str(self.recipe.model_folder), self.recipe.shape.renderer)
 
     def __getitem__(self, number: int) -> Shard:
         if number not in self._built:
+            self._load_model()
             recipe = self.recipe
             self._built[number] = Shard(
                 recipe.environment, recipe.limits, self._model, self._renderer, recipe.shape
@@ -267,5 +323,6 @@ class _Shards:
 
         from agentrl.learn.gradient import load_flat
 
+        self._load_model()
         if self._model is not None and isinstance(weights, np.ndarray):
             load_flat(self._model, torch.from_numpy(weights))

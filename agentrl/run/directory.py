@@ -175,12 +175,16 @@ def _key(name: str) -> str:
 
 
 def _card(settings: Settings) -> dict[str, object]:
+    return {**provenance(), "settings": plain(settings)}
+
+
+def provenance() -> dict[str, object]:
+    """Return when, with which versions and by which command something was made."""
     return {
         "started": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "git": _git_state(),
         "command": {"argv": list(sys.argv[1:])},
-        "settings": plain(settings),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from agentrl.rollout import Assignment
 from agentrl.run.jobs import collect_on
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from agentrl.run.crew import Crew
     from agentrl.run.shard import Actor
+    from agentrl.run.suite import Mode
 
-Mode = Literal["sampled", "greedy"]
 JUDGE_SEED = 20_001
 """Noise of evaluations: the same for every policy and step, so that comparisons are paired."""
 
@@ -92,20 +92,27 @@ def judge(
     weights: torch.Tensor | None = None,
 ) -> Verdict:
     """Play `rollouts` of each of `tasks` tasks of a split."""
-    assignments = tuple(
+    assignments = assignments_of(split, tasks, first_task=first_task, rollouts=rollouts)
+    share = Task(assignments, actor, 0.0 if mode == "greedy" else 1.0, 1.0)
+    return verdict_of(collect_on(crew, share, weights))
+
+
+def assignments_of(
+    split: str, tasks: int, *, first_task: int = 0, rollouts: int = 1, seed: int = JUDGE_SEED
+) -> tuple[Assignment, ...]:
+    """Return `rollouts` assignments for each task, the same for every policy: comparisons are paired."""
+    return tuple(
         Assignment(
             split=split,
             index=first_task + index,
             seed=index,
             group=f"{split}/{first_task + index}",
             member=member,
-            noise=JUDGE_SEED,
+            noise=seed,
         )
         for index in range(tasks)
         for member in range(rollouts)
     )
-    temperature = 0.0 if mode == "greedy" else 1.0
-    return verdict_of(collect_on(crew, Task(assignments, actor, temperature, 1.0), weights))
 
 
 def interval_row(interval: Interval) -> dict[str, object]:

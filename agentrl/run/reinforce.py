@@ -94,6 +94,9 @@ def update(
     inputs = prepare(algorithm, batch, credit)
     for _ in range(algorithm.epochs):
         streams = streams_with_loss(algorithm, batch, inputs)
+        if not len(streams):
+            # A step on a zero gradient would still move the weights, by momentum.
+            return {"empty_steps": 1.0}
         parts = policy_on(
             bench.crew, algorithm, batch, credit, streams, learner.weights(),
             bench.settings.micro_tokens, bench.settings.rl.temperature,

@@ -6,7 +6,6 @@ processes equals the same run on one.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -14,9 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from agentrl.errors import ConfigError, did_you_mean
 from agentrl.policy.base import Sampling
 from agentrl.policy.expert import ExpertPolicy
-from agentrl.policy.hf import HfPolicy
 from agentrl.policy.scripted import RandomPolicy
-from agentrl.rollout import Limits, Play, Stock, collect_async
+from agentrl.rollout import Limits, Play, Stock, collect
 from agentrl.world.env import TextEnv
 from agentrl.world.protocol import Fenced, JsonCalls, PlainText, Tags
 from agentrl.world.registry import make
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from agentrl.learn.gradient import PolicyGradient, SupervisedGradient
     from agentrl.learn.supervised import Example
     from agentrl.policy.base import Policy
+    from agentrl.policy.hf import HfPolicy
     from agentrl.policy.render import Renderer
     from agentrl.rollout import Assignment
     from agentrl.run.settings import EnvironmentSettings, LimitSettings, ModelSettings
@@ -73,11 +72,11 @@ class Shard:
         )
         self.stock = Stock(lambda: make(environment.id, **environment.kwargs))
         self.model = model
-        self.policy = (
-            HfPolicy(model, renderer, slots=shape.slots, context=shape.context)
-            if model is not None and renderer is not None
-            else None
-        )
+        self.policy: HfPolicy | None = None
+        if model is not None and renderer is not None:
+            from agentrl.policy.hf import HfPolicy  # torch: scripted players do without
+
+            self.policy = HfPolicy(model, renderer, slots=shape.slots, context=shape.context)
         self.concurrency = shape.slots
         self.protocol = protocol_named(environment.protocol)
 
@@ -93,7 +92,7 @@ class Shard:
             limits=self.limits,
             environment=self.environment.id,
         )
-        return asyncio.run(collect_async(self.stock, play, task.assignments, concurrency=self.concurrency))
+        return collect(self.stock, play, task.assignments, concurrency=self.concurrency)
 
     def _policy(self, actor: Actor) -> Policy:
         if actor == "random":

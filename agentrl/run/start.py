@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentrl.errors import ConfigError, RunDirectoryError
+from agentrl.learn.checkpoint import writing_errors
 from agentrl.policy.load import load_model, save_model
 from agentrl.rollout.demonstrate import demonstrate
 from agentrl.world.env import TextEnv
 from agentrl.world.registry import make
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agentrl.rollout.demonstrate import Demonstration
     from agentrl.run.settings import TrainSettings
 
@@ -38,16 +39,20 @@ def demonstrations_of(settings: TrainSettings) -> list[Demonstration]:
 
 
 def make_start(settings: TrainSettings, demonstrations: list[Demonstration], folder: Path) -> None:
-    """Write the starting model and tokenizer to `folder` in the hub's format, whole or not at all."""
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".start-"))
+    """Write the starting model and tokenizer to `folder` in the hub's format, whole or not at all.
+
+    Raises:
+        RunDirectoryError: the disk is full or read-only.
+    """
+    aside = folder.with_name(".start-writing")
     try:
+        shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed here
+        aside.mkdir()
         _fill(settings, demonstrations, aside)
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
-    except OSError as error:
-        raise RunDirectoryError(
-            f"{folder} cannot be written: {error.strerror or error}. Free space or choose --out."
-        ) from error
+    except writing_errors() as error:
+        raise RunDirectoryError(f"{folder} cannot be written: {error}. Free space or choose --out.") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

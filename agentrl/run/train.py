@@ -77,11 +77,12 @@ def train(
 
 def _phases(bench: Bench) -> Run:
     preflight(bench)
+    bench.stop_if_asked("the preflight episode")
     warm = bench.settings.warm_start
     if bench.state.phase == "warm_start":
         supervise(bench, "warm_start", Budget(warm.steps if bench.examples else 0))
         bench.save("warm-start")
-    if bench.state.phase in {"warm_start", "rl"}:
+    if bench.settings.rl.steps and bench.state.phase in {"warm_start", "rl"}:
         reinforce(bench)
         bench.save("trained")
     if bench.settings.control.enabled and bench.state.phase in {"rl", "control"}:
@@ -124,6 +125,7 @@ def _finish(bench: Bench) -> Run:
         if (bench.directory.checkpoints / name).exists():
             bench.load_weights(bench.checkpoint(name))
             verdicts[stage] = _judge(bench, stage)
+            bench.stop_if_asked(f"the evaluation of {name}")
     summary = summarize(bench, verdicts)
     bench.directory.write_json("summary.json", summary)
     from agentrl.run.report import write_report

@@ -5,6 +5,7 @@ from agentrl.testing.environment import check_env
 from agentrl.testing.faults import Faults, FaultyEnv, FaultyTool
 from agentrl.testing.report import CheckReport, Finding
 from agentrl.testing.tools import check_tool
+from agentrl.testing.worlds import WordWorld
 
 __all__ = [
     "CheckReport",
@@ -16,6 +17,7 @@ __all__ = [
     "RandomPolicy",
     "ReplayPolicy",
     "ScriptedPolicy",
+    "WordWorld",
     "check_env",
     "check_tool",
 ]

@@ -16,6 +16,8 @@ from agentrl.world.tool import Tool, tools_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
+    from agentrl.world.tool import Toolbox
+
 
 Kind: TypeAlias = Literal["raise", "fault", "hang", "slow"]
 
@@ -116,7 +118,13 @@ class FaultyEnv(TextEnv):
     def step(self, action: str) -> StepResult:
         """Step the wrapped environment, unless a fault strikes first."""
         self.faults.strike("step")
+        self.env.turn_key = self.turn_key
         return self.env.step(action)
+
+    @property
+    def toolbox(self) -> Toolbox:
+        """The tools of the wrapped environment."""
+        return self.env.toolbox
 
     def list_splits(self) -> tuple[str, ...]:
         """As the wrapped environment."""

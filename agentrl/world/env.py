@@ -23,8 +23,10 @@ from agentrl.world.tool import Toolbox, tools_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from agentrl.world.tool import TurnKey
+
 StepResult: TypeAlias = tuple[str, float, bool, bool, dict[str, object]]
-_SHARED = {"observation_space", "action_space", "protocol", "toolbox", "spec", "render_mode"}
+_SHARED = {"observation_space", "action_space", "protocol", "toolbox", "turn_key", "spec", "render_mode"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class TextEnv(gymnasium.Env[str, str]):
     Attributes:
         blocks: whether `step` may wait (network, processes); such environments run in threads.
         protocol: how the inherited `step` reads actions; the rollout sets it.
+        turn_key: (trajectory, turn) of the next `step`; the rollout sets it, so that tools execute once.
         task: the current task; `rng`: this instance's own generator, seeded by `reset`.
     """
 
@@ -90,6 +93,7 @@ class TextEnv(gymnasium.Env[str, str]):
     is_async: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ("train",)
     protocol: Protocol = Tags()
+    turn_key: TurnKey | None = None
     task: Task
     # Defaults of the class, so that a subclass that forgets super().__init__() still gets a sentence.
     _phase: str = "new"
@@ -180,7 +184,8 @@ class TextEnv(gymnasium.Env[str, str]):
         """
         self._check_running()
         parsed = self.protocol.parse(action)
-        reply = self.toolbox.run(parsed, finished=lambda: self._finished is not None)
+        key, self.turn_key = self.turn_key, None
+        reply = self.toolbox.run(parsed, key=key, finished=lambda: self._finished is not None)
         reward, done = reply.reward, reply.done
         info: dict[str, object] = {
             "turn_kind": reply.kind,
@@ -318,6 +323,7 @@ class AsyncTextEnv:
     blocks: ClassVar[bool] = False
     is_async: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train",)
+    turn_key: TurnKey | None = None
     protocol: Protocol
     task: Task
 

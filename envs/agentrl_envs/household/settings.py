@@ -76,6 +76,11 @@ class HouseholdSettings:
 SMALL: Final = HouseholdSettings()
 """For training a small model on a CPU."""
 
+TWO_ROOMS: Final = HouseholdSettings(
+    rooms=("kitchen", "bedroom"), object_types_per_room=6, max_receptacles_per_type=2
+)
+"""As small, with half the vocabulary: kitchens and bedrooms, six portable object types in each; all six task types."""
+
 MEDIUM: Final = HouseholdSettings(
     receptacles=(12, 16),
     objects=(12, 18),
@@ -93,4 +98,4 @@ ALFWORLD: Final = HouseholdSettings(
 )
 """About the size of an ALFWorld room."""
 
-PRESETS: Final = {"small": SMALL, "medium": MEDIUM, "alfworld": ALFWORLD}
+PRESETS: Final = {"two_rooms": TWO_ROOMS, "small": SMALL, "medium": MEDIUM, "alfworld": ALFWORLD}

@@ -1,0 +1,73 @@
+"""What an environment returned, checked once at the door."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from agentrl.trajectory import ToolCall, TurnKind
+
+if TYPE_CHECKING:
+    from agentrl.world.env import StepResult
+
+FIGURES = ("rewards", "measures", "metrics")
+"""Reserved keys of `info` that hold named numbers."""
+
+
+def reset_result(value: object) -> str:
+    """Return the observation of `reset`. Raises `TypeError` where it is not (text, mapping)."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise TypeError(f"reset() returned {_short(value)}; return (observation, info).")
+    observation, info = cast("tuple[object, object]", value)
+    if not isinstance(observation, str) or not isinstance(info, Mapping):
+        raise TypeError(f"reset() returned {_short(value)}; return a text and a dictionary.")
+    return observation
+
+
+def step_result(value: object) -> StepResult:
+    """Return the results of `step` as plain types. Raises `TypeError` or `ValueError` with a sentence."""
+    if not isinstance(value, tuple) or len(value) != 5:
+        raise TypeError(
+            f"step() returned {_short(value)}; return (observation, reward, terminated, truncated, info)."
+        )
+    observation, reward, terminated, truncated, info = cast("tuple[object, ...]", value)
+    if not isinstance(observation, str):
+        raise TypeError(f"step() returned the observation {_short(observation)}; return a text.")
+    if not isinstance(terminated, bool | np.bool_) or not isinstance(truncated, bool | np.bool_):
+        raise TypeError("step() returned terminated or truncated that is no boolean.")
+    if not isinstance(info, Mapping):
+        raise TypeError(f"step() returned the info {_short(info)}; return a dictionary.")
+    known = dict(cast("Mapping[str, object]", info))
+    _check_info(known)
+    return observation, _number(reward, "reward"), bool(terminated), bool(truncated), known
+
+
+def _check_info(info: dict[str, object]) -> None:
+    for name in FIGURES:
+        figures = info.get(name, {})
+        if not isinstance(figures, Mapping):
+            raise TypeError(f"info[{name!r}] is {_short(figures)}; give names with numbers.")
+        info[name] = {
+            str(key): _number(item, f"info[{name!r}][{key!r}]")
+            for key, item in cast("Mapping[object, object]", figures).items()
+        }
+    info["turn_kind"] = TurnKind(cast("str", info.get("turn_kind", TurnKind.OK)))
+    calls = info.get("tool_calls", ())
+    if not isinstance(calls, tuple) or not all(isinstance(call, ToolCall) for call in calls):
+        raise TypeError(f"info['tool_calls'] is {_short(calls)}; give a tuple of ToolCall.")
+
+
+def _number(value: object, name: str) -> float:
+    if not isinstance(value, int | float | np.integer | np.floating | np.bool_):
+        raise TypeError(f"step() returned the {name} {_short(value)}; return a number.")
+    if not math.isfinite(value):
+        raise ValueError(f"step() returned the {name} {value}; return a finite number.")
+    return float(value)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

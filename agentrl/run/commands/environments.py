@@ -1,0 +1,213 @@
+"""`agentrl envs list`, `show`, `check` and `play`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from cyclopts import App
+
+from agentrl.errors import ConfigError
+from agentrl.run.commands.training import Json  # noqa: TC001  # cyclopts reads annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agentrl.world.env import AsyncTextEnv, TextEnv
+    from agentrl.world.registry import AnyEnv, EnvSpec
+
+HOOKS = ("observation_key", "state_key", "gold", "admissible", "expert", "snapshot")
+
+app = App(name="envs", help="List, show, check and play environments.", version_flags=[])
+
+
+@app.command(name="list")
+def list_all(*, as_json: Json = False) -> None:
+    """List all environments, without importing the packages that offer them.
+
+    Args:
+        as_json: print JSON.
+    """
+    from agentrl.world.registry import list_envs, spec
+
+    found = [spec(name) for name in list_envs()]
+    if as_json:
+        print(json.dumps([_origin(item) for item in found]))
+        return
+    width = max((len(item.id) for item in found), default=0)
+    for item in found:
+        print(f"{item.id:<{width}}  {item.source}{_of(item.distribution)}")
+
+
+@app.command
+def show(env: str, /, *arguments: str, as_json: Json = False) -> None:
+    """Show an environment: splits, tasks, hooks and the first observation.
+
+    Args:
+        env: an id, or "module:Class".
+        arguments: constructor arguments, as name=value.
+        as_json: print JSON.
+    """
+    from agentrl.world.registry import make_any, spec
+
+    about = spec(env)
+    made = make_any(env, **_arguments(arguments))
+    content = {
+        **_origin(about),
+        "description": about.description or _first_line(type(made).__doc__),
+        "splits": {split: made.num_tasks(split) for split in made.list_splits()},
+        "hooks": [name for name in HOOKS if _overrides(made, name)],
+        "system_text": made.system_text(),
+        "first_observation": _first_observation(made),
+    }
+    made.close()
+    if as_json:
+        print(json.dumps(content))
+        return
+    print(_described(about, content))
+
+
+def _described(about: EnvSpec, content: Mapping[str, object]) -> str:
+    sizes = cast("Mapping[str, int | None]", content["splits"])
+    splits = (f"{name} ({'no end' if size is None else f'{size} tasks'})" for name, size in sizes.items())
+    system = f"{content['system_text']}\n\n" if content["system_text"] else ""
+    return (
+        f"{about.id}: {content['description']}\n"
+        f"Source: {about.source}{_of(about.distribution)}\n"
+        f"Splits: {', '.join(splits)}\n"
+        f"Hooks: {', '.join(cast('list[str]', content['hooks'])) or 'none'}\n\n"
+        f"{system}{content['first_observation']}"
+    )
+
+
+def _of(distribution: str) -> str:
+    return f"  ({distribution})" if distribution else ""
+
+
+@app.command
+def check(env: str, /, *arguments: str, as_json: Json = False) -> int:
+    """Check an environment against the contract; exit with 1 where it is broken.
+
+    Args:
+        env: an id, or "module:Class".
+        arguments: constructor arguments, as name=value.
+        as_json: print JSON.
+    """
+    from agentrl.testing import check_env
+
+    given = _arguments(arguments)
+    report = check_env(_Made(env, given) if given else env)
+    if as_json:
+        findings = [{"severity": f.severity, "check": f.check, "message": f.message} for f in report.findings]
+        print(json.dumps({"subject": report.subject, "checks": report.checks, "findings": findings}))
+    else:
+        print(report)
+    return 0 if report else 1
+
+
+@app.command
+def play(env: str, /, *arguments: str, split: str = "", index: int = 0, seed: int = 0) -> None:
+    """Play an environment at the keyboard: ? lists the admissible commands, :q quits.
+
+    Args:
+        env: an id, or "module:Class".
+        arguments: constructor arguments, as name=value.
+        split: which split; the first one by default.
+        index: which task.
+        seed: of the environment.
+    """
+    from agentrl.world.registry import make
+
+    made = make(env, **_arguments(arguments))
+    options: dict[str, object] = {"split": split or made.list_splits()[0], "index": index}
+    observation, _ = made.reset(seed=seed, options=options)
+    if made.system_text():
+        print(made.system_text(), end="\n\n")
+    print(observation)
+    try:
+        print(_episode(made, input))
+    finally:
+        made.close()
+
+
+def _episode(env: TextEnv, read: Callable[[str], str]) -> str:
+    """Play to the end, and say how it ended."""
+    total, turns = 0.0, 0
+    while True:
+        try:
+            line = read("> ").strip()
+        except EOFError:
+            line = ":q"
+        if line == ":q":
+            return f"Left after {turns} turns, reward {total:g}."
+        if line == "?":
+            commands = env.admissible()
+            print("\n".join(commands) if commands else "This environment lists no commands.")
+            continue
+        observation, reward, terminated, truncated, info = env.step(line)
+        turns, total = turns + 1, total + reward
+        print(observation)
+        if terminated or truncated:
+            ended = "ended" if terminated else "was cut"
+            verdict = {None: "", True: ", success"}.get(
+                cast("bool | None", info.get("success")), ", no success"
+            )
+            return f"The episode {ended} after {turns} turns, reward {total:g}{verdict}."
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Makes an environment with arguments."""
+
+    id: str
+    arguments: Mapping[str, object]
+
+    def __call__(self) -> TextEnv:
+        from agentrl.world.registry import make
+
+        return make(self.id, **self.arguments)
+
+    def __repr__(self) -> str:
+        return f"{self.id}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
+
+def _arguments(given: tuple[str, ...]) -> dict[str, object]:
+    from agentrl.config import apply_override
+
+    arguments: dict[str, object] = {}
+    for item in given:
+        if "=" not in item:
+            raise ConfigError(f"an argument of an environment has the form name=value; got {item!r}.")
+        apply_override(arguments, item)
+    return arguments
+
+
+def _origin(item: EnvSpec) -> dict[str, object]:
+    return {"id": item.id, "source": item.source, "distribution": item.distribution}
+
+
+def _overrides(env: AnyEnv, hook: str) -> bool:
+    from agentrl.world.env import AsyncTextEnv, TextEnv
+
+    base = TextEnv if isinstance(env, TextEnv) else AsyncTextEnv
+    return getattr(type(env), hook, None) is not getattr(base, hook, None)
+
+
+def _first_observation(env: AnyEnv) -> str:
+    from agentrl.world.env import TextEnv
+
+    options: dict[str, object] = {"split": env.list_splits()[0], "index": 0}
+    if isinstance(env, TextEnv):
+        return env.reset(seed=0, options=options)[0]
+    return asyncio.run(_reset(env, options))
+
+
+async def _reset(env: AsyncTextEnv, options: dict[str, object]) -> str:
+    observation, _ = await env.reset(seed=0, options=options)
+    return observation
+
+
+def _first_line(text: str | None) -> str:
+    return text.strip().splitlines()[0] if text else ""

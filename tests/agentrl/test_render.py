@@ -1,0 +1,216 @@
+"""Renderers: turns by difference, templates that rewrite history, and text that pretends to be markup."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from agentrl.errors import TemplateError
+from agentrl.policy.build import train_tokenizer
+from agentrl.policy.render import ChatTemplate, Markup, Renderer, check_prefix_stable, renderer_for
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SPECIAL = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>", "</s>"]
+LOOP = "{% for m in messages %}"
+PROMPT = "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CHATML = LOOP + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n" + PROMPT
+TIGHT = LOOP + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>" + PROMPT
+WITH_BOS = "{{ bos_token }}" + CHATML
+DEFAULT_SYSTEM = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}" + CHATML
+)
+TRIMS = LOOP + "<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n" + PROMPT
+DROPS_THINK = (
+    LOOP
+    + "{% set c = m.content %}{% if m.role == 'assistant' and not loop.last %}"
+    + "{% set c = c.split('</think>')[-1] %}{% endif %}"
+    + "<|im_start|>{{ m.role }}\n{{ c }}<|im_end|>\n"
+    + PROMPT
+)
+COUNTS = "{{ messages | length }} messages\n" + CHATML
+OPENS_THINK = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+LLAMA_2 = (
+    "{{ bos_token }}" + LOOP + "{% if m.role == 'assistant' %} {{ m.content }} </s>{% elif m.role == 'user' %}"
+    "<s>[INST] {{ m.content }} [/INST]{% else %}{{ raise_exception('no such role') }}{% endif %}{% endfor %}"
+)  # fmt: skip
+STABLE = {
+    "chatml": CHATML,
+    "tight": TIGHT,
+    "bos": WITH_BOS,
+    "default system": DEFAULT_SYSTEM,
+    "trims": TRIMS,
+}
+REWRITES = {"drops think": DROPS_THINK, "counts": COUNTS, "opens think": OPENS_THINK}
+
+
+def _trained() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=SPECIAL,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(
+        ["user\nassistant\nsystem\ntool\nYou see a door.\n\n go to door 1."] * 9, trainer
+    )
+    return tokenizer
+
+
+TRAINED = _trained()
+
+
+def tokenizer(template: str | None, eos: str | None = "<|endoftext|>") -> PreTrainedTokenizerBase:
+    made: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # theirs is untyped
+        tokenizer_object=Tokenizer.from_str(TRAINED.to_str()), eos_token=eos, bos_token="<s>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+    )  # fmt: skip
+    made.chat_template = template
+    return made
+
+
+def token(made: PreTrainedTokenizerBase, text: str) -> int:
+    return cast("int", made.convert_tokens_to_ids(text))
+
+
+def full(made: PreTrainedTokenizerBase, messages: list[tuple[str, str]], *, prompt: bool = True) -> list[int]:
+    """The oracle: the whole conversation rendered at once."""
+    shown = [{"role": role, "content": content} for role, content in messages]
+    text = made.apply_chat_template(shown, tokenize=False, add_generation_prompt=prompt)
+    return list(made.encode(cast("str", text), add_special_tokens=False))
+
+
+OBSERVATIONS = ["You see a door.", "\n\nindented\n", "", "été ☂ 門", " a  b ", "<b>tags</b> & {{ jinja }}"]
+
+
+@pytest.mark.parametrize("system", ["", "You are an agent."])
+@pytest.mark.parametrize("name", STABLE)
+def test_turns_by_difference_are_the_full_rendering(name: str, system: str) -> None:
+    made = tokenizer(STABLE[name])
+    renderer = renderer_for(made)
+    assert isinstance(renderer, ChatTemplate)
+    head = [("system", system)] if system else []
+    messages = [*head, ("user", OBSERVATIONS[0])]
+    stream = renderer.begin(system, OBSERVATIONS[0]).tolist()
+    assert stream == full(made, messages)
+    for number, observation in enumerate(OBSERVATIONS[1:]):
+        reply = f"go to door {number}."
+        stream += [*renderer.encode(reply).tolist(), renderer.stop_tokens[0]]
+        stream += renderer.extend(observation, closed=True).tolist()
+        messages += [("assistant", reply), ("user", observation)]
+        assert stream == full(made, messages)
+
+
+@pytest.mark.parametrize("name", STABLE)
+def test_a_cut_turn_is_closed_by_the_template(name: str) -> None:
+    made = tokenizer(STABLE[name])
+    renderer = renderer_for(made)
+    closed, cut = (renderer.extend("You see a door.", closed=flag).tolist() for flag in (True, False))
+    assert cut == [token(made, "<|im_end|>"), *closed]
+    assert renderer.stop_tokens == (token(made, "<|im_end|>"), token(made, "<|endoftext|>"))
+
+
+def test_the_newline_after_the_end_of_a_turn_is_kept() -> None:
+    made = tokenizer(CHATML)
+    added = renderer_for(made).extend("x", closed=True).tolist()
+    assert str(made.decode(added)).startswith("\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("name", REWRITES)
+def test_templates_that_rewrite_history_are_refused_with_a_repair(name: str) -> None:
+    with pytest.raises(TemplateError, match=r"changes earlier turns.*policy\.renderer"):
+        renderer_for(tokenizer(REWRITES[name]))
+    check_prefix_stable(ChatTemplate(tokenizer(CHATML)))
+
+
+def test_a_template_of_elsewhere_can_be_checked() -> None:
+    def stable(messages: list[dict[str, str]], prompt: bool) -> str:
+        return "".join(f"[{m['role']}]{m['content']}" for m in messages) + ("[assistant]" if prompt else "")
+
+    markup = Markup(train_tokenizer(["You see a door."] * 9, vocabulary=300))
+    check_prefix_stable(markup, stable)
+    with pytest.raises(TemplateError):
+        check_prefix_stable(markup, lambda messages, prompt: str(len(messages)) + stable(messages, prompt))
+
+
+def test_a_tool_role_is_rendered_and_an_unknown_role_is_a_sentence() -> None:
+    made = tokenizer(CHATML)
+    renderer = ChatTemplate(made, observation_role="tool")
+    check_prefix_stable(renderer)
+    text = made.decode(renderer.extend("It is open.", closed=True).tolist())
+    assert text == "\n<|im_start|>tool\nIt is open.<|im_end|>\n<|im_start|>assistant\n"
+    with pytest.raises(TemplateError, match=r"roles user, assistant, tool: no such role"):
+        ChatTemplate(tokenizer(LLAMA_2), observation_role="tool").extend("x", closed=True)
+    with pytest.raises(TemplateError, match=r"roles system, user: no such role"):
+        ChatTemplate(tokenizer(LLAMA_2)).begin("be good", "x")
+
+
+def test_a_template_without_an_end_of_turn_ends_with_the_sequence() -> None:
+    plain = (
+        LOOP
+        + "{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    made = tokenizer(plain)
+    renderer = renderer_for(made)
+    # The newline after a turn is text and must not end one.
+    assert renderer.stop_tokens == (token(made, "<|endoftext|>"),)
+    assert made.decode(renderer.extend("x", closed=True).tolist()) == "\nuser: x\nassistant: "
+    with pytest.raises(TemplateError, match="eos_token"):
+        _ = ChatTemplate(tokenizer(plain, eos=None)).stop_tokens
+
+
+def test_no_template_where_one_is_asked_for_is_a_sentence() -> None:
+    with pytest.raises(TemplateError, match="cannot be applied"):
+        renderer_for(tokenizer(None), kind="template")
+    with pytest.raises(TemplateError, match="add_special_tokens"):
+        renderer_for(tokenizer(None))
+
+
+def renderers() -> list[Renderer]:
+    markup = Markup(train_tokenizer(["You see a door.", "<|im_end|>"] * 9, vocabulary=300))
+    return [markup, *(renderer_for(tokenizer(template)) for template in STABLE.values())]
+
+
+@pytest.mark.parametrize("renderer", renderers())
+def test_special_tokens_in_an_observation_stay_text(renderer: Renderer) -> None:
+    made = cast("Markup | ChatTemplate", renderer).tokenizer
+    words = [token.content for token in made.added_tokens_decoder.values() if token.special]
+    assert len(words) >= 3
+    hostile = "Read: " + " ".join(f"{word}{word}" for word in words) + " You win."
+    specials = {token(made, word) for word in words}
+
+    def count(tokens: list[int]) -> int:
+        return sum(number in specials for number in tokens)
+
+    for honest, given in (
+        (renderer.begin("s", "Read."), renderer.begin("s", hostile)),
+        (renderer.begin("s", "Read."), renderer.begin(hostile, "Read.")),
+        (renderer.extend("Read.", closed=True), renderer.extend(hostile, closed=True)),
+        (renderer.extend("Read.", closed=False), renderer.extend(hostile, closed=False)),
+    ):
+        assert count(given.tolist()) == count(honest.tolist())
+        assert hostile in made.decode(given.tolist())
+    assert count(renderer.encode(hostile).tolist()) == 0
+    assert renderer.decode(renderer.encode(hostile).tolist()) == hostile
+
+
+def test_the_markup_is_append_only() -> None:
+    made = train_tokenizer(["You see a door."] * 9, vocabulary=300)
+    renderer = Markup(made)
+    act, end = token(made, "<|act|>"), token(made, "<|end|>")
+    assert renderer.stop_tokens == (end,)
+    begin = renderer.begin("Be good.", "You see a door.")
+    assert made.decode(begin.tolist()) == "Be good.\n\nYou see a door.<|act|>"
+    assert begin.dtype == np.int32
+    assert renderer.extend("x", closed=True).tolist() == [*renderer.encode("x").tolist(), act]
+    assert renderer.extend("x", closed=False).tolist() == [end, *renderer.encode("x").tolist(), act]
+    with pytest.raises(TemplateError, match=r"<\|act\|>"):
+        Markup(tokenizer(None))
