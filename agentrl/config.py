@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from types import UnionType
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -162,8 +163,14 @@ def _names_beside(location: Sequence[int | str], model: type[BaseModel]) -> list
             current = next(iter(get_args(current)), None)
             continue
         field = current.model_fields.get(part) if _is_model(current) else None
-        current = field.annotation if field else None
+        current = _model_in(field.annotation) if field else None
     return list(current.model_fields) if _is_model(current) else []
+
+
+def _model_in(annotation: object) -> object:
+    """The settings inside of `Settings | None`; any other annotation as it is."""
+    inside = get_args(annotation) if isinstance(annotation, UnionType) else ()
+    return next((item for item in inside if _is_model(item)), annotation)
 
 
 def _is_model(thing: object) -> TypeGuard[type[BaseModel]]:

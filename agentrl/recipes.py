@@ -52,11 +52,16 @@ RLOO = replace(GRPO, advantage=Relative(center=others_mean, scale=one), surrogat
 REINFORCE = replace(
     GRPO, advantage=Relative(peers=everyone, center=nothing, scale=one, lone="raw"), surrogate=reinforce
 )
-DAPO = replace(GRPO, keep=mixed_groups, surrogate=Clip(0.2, 0.28))
+DAPO = replace(GRPO, keep=mixed_groups, surrogate=Clip(0.2, 0.28), on_empty="skip")
 CISPO = replace(GRPO, surrogate=StopClip(1.0, 0.28))
 GSPO = replace(GRPO, ratio=sequence_ratio, surrogate=Clip(3e-4, 4e-4), average=trajectory_mean)
 TURN_PPO_RATIO = replace(GRPO, ratio=turn_ratio, average=turn_mean)
-SIMPLE_TIR = replace(GRPO, keep=NoVoid(no_code_or_answer) & mixed_groups, surrogate=Clip(0.2, 0.28, dual=3.0))
+SIMPLE_TIR = replace(
+    GRPO,
+    keep=NoVoid(no_code_or_answer) & mixed_groups,
+    surrogate=Clip(0.2, 0.28, dual=3.0),
+    on_empty="skip",
+)
 GIGPO = replace(
     GRPO, advantage=Relative(scale=one) + 1.0 * Relative(Return(0.95), same_state, scale=one, per="turn")
 )
@@ -111,7 +116,8 @@ ABOUT = {
         paper="2503.14476",
         equations="sections 3.1 to 3.3",
         departures=_COMMON
-        + "Dropped groups are not replaced here (the rollout allocator can); no over-long penalty.",
+        + "Dropped groups are not replaced here (the rollout allocator can), and a batch of which "
+        "nothing is left is skipped and counted; no over-long penalty.",
         checked="hand-derived filter example; " + _PARITY,
     ),
     "CISPO": About(
@@ -142,7 +148,7 @@ ABOUT = {
         equations="the authors' code, ltzheng/SimpleTIR",
         departures=_COMMON
         + "Void trajectories stay in the baseline, as in the code; groups of equal rewards are "
-        "dropped (theirs: deviation below 1e-3).",
+        "dropped (theirs: deviation below 1e-3). A batch of which nothing is left is skipped and counted.",
         checked="hand-derived filter example",
     ),
     "GIGPO": About(

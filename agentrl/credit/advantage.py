@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import numpy as np
 
 from agentrl.credit.ledger import PAST_MEAN
-from agentrl.credit.part import Number, Printed, fixed
-from agentrl.credit.peers import Peers, same_task
+from agentrl.credit.part import Number, Printed, fixed, name_of
+from agentrl.credit.peers import Peers, everyone, same_task
 from agentrl.trajectory.batch import NO_KEY
 
 if TYPE_CHECKING:
@@ -292,7 +292,16 @@ class Sum(Composable, Printed):
 
     def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (S,)."""
-        return sum((term(batch, reward, kept) for term in self.terms), start=np.zeros(batch.num_turns))
+        return sum(self.parts(batch, reward, kept).values(), start=np.zeros(batch.num_turns))
+
+    def parts(self, batch: Batch, reward: Floats, kept: Kept, /) -> dict[str, Floats]:
+        """Return (S,) of each term under its name, "episode" or "step" for the group-relative ones."""
+        found: dict[str, Floats] = {}
+        for term in self.terms:
+            name = _term_name(term)
+            number = sum(known.partition(" ")[0] == name for known in found) + 1
+            found[name if number == 1 else f"{name} {number}"] = term(batch, reward, kept)
+        return found
 
 
 @dataclass(frozen=True, repr=False)
@@ -340,6 +349,36 @@ class Relative(Composable, Printed):
         advantage = (value - center) / self.scale(pool, center)
         alone = pool.count()[pool.group] <= 1
         return np.where(alone, value if self.lone == "raw" else 0.0, advantage)
+
+
+def relatives(advantage: Advantage) -> tuple[Relative, ...]:
+    """Return the group-relative rules inside an advantage, in order."""
+    if isinstance(advantage, Relative):
+        return (advantage,)
+    if isinstance(advantage, Weighted):
+        return relatives(advantage.advantage)
+    return tuple(found for term in _terms(advantage) if term is not advantage for found in relatives(term))
+
+
+def step_peers(advantage: Advantage) -> Peers | None:
+    """Return against whom the first part that compares single turns compares them, or None without one.
+
+    >>> from agentrl.credit.peers import same_state
+    >>> step_peers(Relative() + 0.5 * Relative(peers=same_state)) is same_state
+    True
+    """
+    return next((part.peers for part in relatives(advantage) if _compares_turns(part)), None)
+
+
+def _compares_turns(part: Relative) -> bool:
+    return part.peers not in (same_task, everyone)
+
+
+def _term_name(term: Advantage) -> str:
+    inside = relatives(term)
+    if len(inside) != 1:
+        return name_of(term)
+    return "step" if _compares_turns(inside[0]) else "episode"
 
 
 def _terms(advantage: Advantage) -> tuple[Advantage, ...]:

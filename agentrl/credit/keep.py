@@ -170,6 +170,15 @@ class NoVoid(Composable, Printed):
         return Kept(loss, np.ones_like(clean) if self.in_baseline else clean)
 
 
+def void_of(keep: Keep) -> Void:
+    """Return the predicate that a filter calls a turn void by; `no_valid_action` where it has none.
+
+    >>> void_of(NoVoid(no_parsed_action) & mixed_groups) is no_parsed_action
+    True
+    """
+    return next((part.void for part in _filters(keep) if isinstance(part, NoVoid)), no_valid_action)
+
+
 keep_all = KeepAll()
 mixed_groups = MixedGroups()
 complete_only = CompleteOnly()

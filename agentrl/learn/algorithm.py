@@ -6,12 +6,12 @@ compare and pickle without it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Advantage, Relative
+from agentrl.credit.advantage import Advantage, Relative, Sum
 from agentrl.credit.keep import Keep, Kept, keep_all
 from agentrl.credit.part import Description, Printed, name_of, rebuild, resolve
 from agentrl.credit.part import describe as describe_part
@@ -24,6 +24,8 @@ from agentrl.learn.surrogate import Clip, Surrogate
 from agentrl.learn.weight import TokenWeight, equal_weight
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from agentrl.learn.penalty import Need, Penalty
@@ -43,6 +45,7 @@ class Credit:
         advantage: (S,) advantage of each turn, 0 where the turn carries no loss.
         advantage_of_sample: (N,) the same on sampled tokens.
         keep_of_sample: (N,) whether the token carries loss.
+        parts: (S,) advantage of each term by name, where the advantage is a sum.
     """
 
     reward: Floats
@@ -50,6 +53,7 @@ class Credit:
     advantage: Floats
     advantage_of_sample: Floats
     keep_of_sample: Bools
+    parts: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -77,7 +81,8 @@ class Algorithm(Printed):
     Attributes:
         reward, keep, advantage: credit, numpy; see `agentrl.credit`.
         token_weight, ratio, surrogate, average, penalties: the loss.
-        optimizer: what steps on it; `epochs`: passes over each batch; `minibatches`: steps per pass.
+        optimizer: what steps on it; `epochs`: passes over each batch; `minibatches`: optimizer steps in each
+            pass, every one on its own share of the trajectories.
         on_empty: whether a batch of which the filter keeps nothing is an error or skipped.
     """
 
@@ -93,6 +98,11 @@ class Algorithm(Printed):
     epochs: int = 1
     minibatches: int = 1
     on_empty: Literal["raise", "skip"] = "raise"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "minibatches"):
+            if getattr(self, name) < 1:
+                raise AlgorithmError(f"{name} must be at least 1; got {getattr(self, name)}.")
 
     def at(self, progress: float) -> Algorithm:
         """Return the algorithm with every schedule replaced by its number at `progress` in [0, 1]."""
@@ -112,10 +122,13 @@ class Algorithm(Printed):
         """
         reward = _turns(batch, self.reward(batch), self.reward)
         kept = self.keep(batch, reward)
-        advantage = _turns(batch, self.advantage(batch, reward, kept), self.advantage)
+        parts = self.advantage.parts(batch, reward, kept) if isinstance(self.advantage, Sum) else {}
+        given = sum(parts.values()) if parts else self.advantage(batch, reward, kept)
+        advantage = _turns(batch, np.asarray(given, np.float64), self.advantage)
         advantage = np.where(kept.loss, advantage, 0.0)
         turn = batch.turn_of_sample
-        credit = Credit(reward, kept, advantage, advantage[turn], kept.loss[turn])
+        shown = {name: np.where(kept.loss, part, 0.0) for name, part in parts.items()}
+        credit = Credit(reward, kept, advantage, advantage[turn], kept.loss[turn], shown)
         if credit.empty and self.on_empty == "raise":
             raise AlgorithmError(
                 f"{self.keep!r} kept none of {batch.num_turns} turns, so there is nothing to "

@@ -7,7 +7,7 @@ token and to no other, so prompt and tool tokens cost no vocabulary product and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -62,20 +62,34 @@ def rows_of(sequences: Sequence[NDArray[np.integer]], targets: Sequence[Index], 
     return Rows(*tensors)
 
 
-def predict(model: PreTrainedModel, rows: Rows, *, temperature: float = 1.0, entropy: bool = False) -> Predicted:
-    """Return the log-probability of every target under `model` at `temperature`."""
+def predict(
+    model: PreTrainedModel,
+    rows: Rows,
+    *,
+    temperature: float = 1.0,
+    entropy: Literal["none", "measured", "differentiable"] = "none",
+) -> Predicted:
+    """Return the log-probability of every target under `model` at `temperature`.
+
+    Args:
+        entropy: whether entropies are returned, and whether gradient flows through them.
+    """
     logits = _logits(model, rows).float()
     if temperature != 1.0:
         logits = logits / temperature
     every = torch.log_softmax(logits, dim=-1)
     chosen = every.gather(1, rows.target[:, None]).squeeze(1)
-    return Predicted(chosen, -(every.exp() * every).sum(1) if entropy else None)
+    if entropy == "none":
+        return Predicted(chosen, None)
+    spread = every if entropy == "differentiable" else every.detach()
+    return Predicted(chosen, -(spread.exp() * spread).sum(1))
 
 
 def _logits(model: PreTrainedModel, rows: Rows) -> torch.Tensor:
-    head = model.get_output_embeddings()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     if head is None or getattr(model.config, "final_logit_softcapping", None):
-        return model(input_ids=rows.ids, use_cache=False).logits[rows.row, rows.column]
+        every: torch.Tensor = model(input_ids=rows.ids, use_cache=False).logits
+        return every[rows.row, rows.column]
     hidden = model.base_model(input_ids=rows.ids, use_cache=False).last_hidden_state
     logits: torch.Tensor = head(hidden[rows.row, rows.column])
     return logits
@@ -111,7 +125,8 @@ class Streams:
     def samples(self, streams: Index) -> Index:
         """(n,) indices into the sampled tokens of the given streams, in row order."""
         return np.concatenate(
-            [np.arange(self.sample_start[s], self.sample_start[s + 1]) for s in streams] or [np.zeros(0, np.int64)]
+            [np.arange(self.sample_start[s], self.sample_start[s + 1]) for s in streams]
+            or [np.zeros(0, np.int64)]
         )
 
     def rows(self, streams: Index, device: str = "cpu") -> Rows:

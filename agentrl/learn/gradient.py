@@ -1,13 +1,13 @@
 """Gradients of one share of a batch: the reinforcement loss and the supervised loss.
 
-Denominators are global (`prepare` weighs every token over the whole batch), so the gradients of shares add up:
-over micro-batches, over processes, in a fixed order.
+Denominators are global (`prepare` weighs every token over the whole batch), so that gradients of shares
+add up: over micro-batches, over processes, in a fixed order.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class PolicyGradient:
 
 
 def streams_with_loss(algorithm: Algorithm, batch: Batch, inputs: LossInputs) -> Index:
-    """(R',) streams that can contribute: a zero advantage contributes nothing unless a penalty reads the token."""
+    """(R',) streams that can contribute: a zero advantage does not, unless a penalty reads the token."""
     counts = inputs.keep.clone()
     if not algorithm.penalties:
         counts &= inputs.advantage != 0
@@ -72,14 +72,18 @@ def policy_gradient(
     packed = Streams.of(batch)
     lengths = np.diff(packed.token_start)[streams]
     model.zero_grad(set_to_none=True)
+    entropy: Literal["measured", "differentiable"] = (
+        "differentiable" if "entropy" in algorithm.needs else "measured"
+    )
     parts: dict[str, float] = {}
     health: Health | None = None
     tokens = 0
     for piece in micro_batches(lengths, tokens=micro_tokens):
         chosen = streams[piece]
         rows = packed.rows(chosen)
-        predicted = predict(model, rows, temperature=temperature, entropy="entropy" in algorithm.needs)
-        loss = policy_loss(algorithm, inputs.take(torch.from_numpy(packed.samples(chosen))), predicted.logprob, predicted.entropy)
+        predicted = predict(model, rows, temperature=temperature, entropy=entropy)
+        own = inputs.take(torch.from_numpy(packed.samples(chosen)))
+        loss = policy_loss(algorithm, own, predicted.logprob, predicted.entropy)
         loss.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         for name, value in loss.parts.items():
             parts[name] = parts.get(name, 0.0) + float(value)
@@ -90,7 +94,7 @@ def policy_gradient(
 
 @dataclass(frozen=True, eq=False)
 class SupervisedGradient:
-    """The gradient of some examples; `loss`: weighted sum of nats, `action_loss`: of imitated tokens alone."""
+    """The gradient of some examples; `loss`: weighted sum of nats; `action_loss`: of imitated tokens."""
 
     gradient: torch.Tensor
     loss: float
@@ -120,21 +124,6 @@ def supervised_gradient(
         action -= float(logprob.detach()[imitated].sum())
         count += int(imitated.sum())
     return SupervisedGradient(flat_gradient(model), total, action, count)
-
-
-@torch.no_grad()
-def stream_logprob(
-    model: PreTrainedModel, batch: Batch, streams: Index, *, micro_tokens: int = 8192, temperature: float = 1.0
-) -> tuple[Index, torch.Tensor]:
-    """Return indices into the sampled tokens of the given streams and (n,) their log-probabilities now."""
-    packed = Streams.of(batch)
-    lengths = np.diff(packed.token_start)[streams]
-    places: list[Index] = [np.zeros(0, np.int64)]
-    values: list[torch.Tensor] = [torch.zeros(0)]
-    for piece in micro_batches(lengths, tokens=micro_tokens):
-        places.append(packed.samples(streams[piece]))
-        values.append(predict(model, packed.rows(streams[piece]), temperature=temperature).logprob)
-    return np.concatenate(places), torch.cat(values)
 
 
 def flat_gradient(model: PreTrainedModel) -> torch.Tensor:

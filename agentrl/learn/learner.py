@@ -40,7 +40,8 @@ class Learner:
     def step(self, gradient: torch.Tensor, progress: float) -> dict[str, float]:
         """Take one optimizer step with a (P,) flat gradient and return its figures.
 
-        A gradient that is not finite, or whose norm overflows, is skipped and counted; weights and optimizer state stay as they are.
+        A gradient that is not finite, or whose norm overflows, is skipped and counted; weights and optimizer
+        state stay as they are.
 
         Raises:
             AlgorithmError: more than `most_skipped` steps in a row were skipped.

@@ -20,6 +20,8 @@ from agentrl.learn.surrogate import Clipping
 from agentrl.trajectory.batch import LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB, expand
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
     from numpy.typing import NDArray
 
@@ -103,6 +105,14 @@ class Health:
         return {**means, "logprob_gap_max": float(self.gap), **entropy, **by_turn}
 
 
+def sum_of(pieces: Sequence[Health]) -> Health:
+    """Merge the pieces of a batch, at least one."""
+    first, *others = pieces
+    for piece in others:
+        first += piece
+    return first
+
+
 @dataclass(frozen=True, eq=False)
 class Loss:
     """The loss of a piece.
@@ -180,7 +190,7 @@ def policy_loss(
             `algorithm.at(progress)`.
         inputs: from `prepare`, or a piece of it.
         logprob: (N,) current log-probability of each token, with gradient.
-        entropy: (N,) of the same forward pass; needed where a penalty says so.
+        entropy: (N,) of the same forward pass, for the figures; with gradient where a penalty needs it.
 
     Raises:
         AlgorithmError: shapes differ, or a penalty lacks what it needs.
@@ -196,7 +206,8 @@ def policy_loss(
     objective = algorithm.surrogate(log_ratio, piece.advantage, logprob)
     total = -(piece.average * piece.weight * objective).sum()
     parts = {"policy": total.detach()}
-    figures = TokenFigures(logprob, entropy, piece.reference_logprob)
+    read = entropy if "entropy" in algorithm.needs else None
+    figures = TokenFigures(logprob, read, piece.reference_logprob)
     for penalty in algorithm.penalties:
         term, name = (piece.average * penalty(figures)).sum(), name_of(penalty)
         total = total + term

@@ -36,7 +36,8 @@ class BatchedMuon(torch.optim.Optimizer):
         iterations: int = 5,
     ) -> None:
         super().__init__(
-            list(parameters), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "iterations": iterations}
+            list(parameters),
+            {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "iterations": iterations},
         )
 
     @torch.no_grad()
@@ -75,7 +76,8 @@ def orthogonalise(matrices: torch.Tensor, iterations: int = 5) -> torch.Tensor:
     for _ in range(iterations):
         square = x @ x.mT
         x = first * x + (second * square + third * (square @ square)) @ x
-    return x.mT if tall else x
+    result: torch.Tensor = x.mT if tall else x
+    return result
 
 
 def _by_shape(parameters: list[torch.nn.Parameter]) -> dict[tuple[int, ...], list[torch.nn.Parameter]]:

@@ -86,7 +86,9 @@ class Muon:
         optimizers: list[torch.optim.Optimizer] = []
         if hidden:
             optimizers.append(
-                BatchedMuon(hidden, lr=rate(self.lr, 0.0), momentum=self.momentum, weight_decay=self.weight_decay)
+                BatchedMuon(
+                    hidden, lr=rate(self.lr, 0.0), momentum=self.momentum, weight_decay=self.weight_decay
+                )
             )
         return optimizers + (self.adamw.build(rest) if rest else [])
 

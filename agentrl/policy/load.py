@@ -9,7 +9,7 @@ from agentrl.errors import MissingExtraError, PolicyError
 from agentrl.policy.render import renderer_for
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from agentrl.policy.render import Renderer
 
@@ -29,12 +29,12 @@ def load_model(
         MissingExtraError: transformers is not installed.
     """
     try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
     except ImportError as error:
         raise MissingExtraError("Loading a model", "train") from error
     _quiet()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = load_tokenizer(path)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
     except (OSError, ValueError) as error:
         kind = "folder" if Path(path).exists() else "folder or hub name"
@@ -44,6 +44,20 @@ def load_model(
         ) from error
     model.eval()
     return model, renderer_for(tokenizer, kind=renderer)
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer exactly as it was saved.
+
+    `AutoTokenizer` puts the model family's own rules for splitting text in place of a tokenizer's, where the
+    family is on its list, as Qwen2 is; a tokenizer that says it is of no family is read from its own file.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    declared = get_tokenizer_config(path).get("tokenizer_class")
+    generic = declared in {"TokenizersBackend", "PreTrainedTokenizerFast"}
+    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(path)
 
 
 def load_weights(model: PreTrainedModel, folder: Path) -> None:

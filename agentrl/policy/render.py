@@ -209,7 +209,7 @@ class ChatTemplate:
             roles = ", ".join(message["role"] for message in messages)
             raise TemplateError(
                 f"the chat template cannot be applied to messages of the roles {roles}: {error} "
-                'Choose another observation role or template, or set `policy.renderer = "markup"`.'
+                'Choose another observation role or template, or set `model.renderer = "markup"`.'
             ) from error
 
 
@@ -233,7 +233,7 @@ def _after_mark(text: str) -> str:
 _REWRITES = (
     "the chat template changes earlier turns when a turn is added, so tokens the model has seen would differ from "
     "those it is trained on. Use a template that only appends (most '*_training' variants do), set "
-    '`policy.renderer = "markup"`, or train with one fresh stream for each turn.'
+    '`model.renderer = "markup"`, or train with one fresh stream for each turn.'
 )
 
 

@@ -167,6 +167,6 @@ def check_invalid_share(harvest: Harvest, most: float) -> None:
     ]
     raise RolloutError(
         f"{harvest.invalid_share:.0%} of the rollouts failed, more than the {most:.0%} allowed by "
-        f"rollout.most_invalid. The commonest failure ({count}x {reason.value}): {detail}. "
-        "Repair the environment or policy, or raise rollout.most_invalid; progress so far is kept and resumable."
+        f"rl.most_invalid. The commonest failure ({count}x {reason.value}): {detail}. "
+        "Repair the environment or policy, or raise rl.most_invalid; progress so far is kept and resumable."
     )

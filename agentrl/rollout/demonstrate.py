@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from agentrl.world.env import TextEnv
 
+DRAWS = 6
+"""How often the disturbances of a task are drawn before it counts as unsolvable."""
+
 
 @dataclass(frozen=True, slots=True)
 class DemonstratedTurn:
@@ -42,20 +45,37 @@ def demonstrate(
     """Let the environment's own expert solve each task while random commands are executed in between.
 
     Args:
-        noise: probability that a turn is disturbed; half of the disturbances are admissible commands, half are
-            commands that were admissible earlier or elsewhere and are refused now.
-        seed: with a task's index it fixes that task's disturbances.
+        noise: probability that a turn is disturbed: the world's own `disturbance` is executed, an admissible
+            command where it has none.
+        seed: with a task's index it fixes that task's disturbances. Where they keep the expert from the goal,
+            they are drawn again, up to `DRAWS` times in all.
 
     Raises:
         RolloutError: the environment has no expert, or its expert did not solve a task.
     """
-    memory = _Commands()
-    return [_solve(env, split, index, noise, random.Random(f"{seed}:{split}/{index}"), max_turns, memory) for index in indices]
+    return [_demonstration(env, split, index, noise, seed, max_turns) for index in indices]
+
+
+def _demonstration(
+    env: TextEnv, split: str, index: int, noise: float, seed: int, max_turns: int
+) -> Demonstration:
+    draws = DRAWS if noise else 1
+    for draw in range(draws):
+        again = f"#{draw}" if draw else ""
+        rng = random.Random(f"{seed}:{split}/{index}{again}")
+        found = _solve(env, split, index, noise, rng, max_turns)
+        if found is not None:
+            return found
+    tried = f", in {draws} draws of its disturbances. Lower warm_start.noise, now {noise}" if noise else ""
+    raise RolloutError(
+        f"the expert of {type(env).__name__} did not solve {split}/{index} in {max_turns} turns{tried}"
+        f"{', or mend' if noise else '. Mend'} the expert."
+    )
 
 
 def _solve(
-    env: TextEnv, split: str, index: int, noise: float, rng: random.Random, max_turns: int, memory: _Commands
-) -> Demonstration:
+    env: TextEnv, split: str, index: int, noise: float, rng: random.Random, max_turns: int
+) -> Demonstration | None:
     observation, _ = env.reset(seed=index, options={"split": split, "index": index})
     expert = env.expert(observation)
     if expert is None:
@@ -66,7 +86,7 @@ def _solve(
     turns: list[DemonstratedTurn] = []
     for _ in range(max_turns):
         learn = rng.random() >= noise
-        action = expert.act() if learn else memory.draw(env, rng)
+        action = expert.act() if learn else _disturb(env, rng)
         turns.append(DemonstratedTurn(observation, action, learn))
         observation, _, terminated, truncated, info = env.step(action)
         expert.observe(action, observation)
@@ -74,22 +94,9 @@ def _solve(
             return Demonstration(f"{split}/{index}", env.system_text(), tuple(turns))
         if terminated or truncated:
             break
-    raise RolloutError(f"the expert of {type(env).__name__} did not solve {split}/{index} in {max_turns} turns.")
+    return None
 
 
-class _Commands:
-    """Commands seen so far, to draw refused ones from."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, None] = {}
-        self.drawn: list[str] = []
-
-    def draw(self, env: TextEnv, rng: random.Random) -> str:
-        now = env.admissible() or ("look",)
-        for command in now:
-            if command not in self.seen:
-                self.seen[command] = None
-                self.drawn.append(command)
-        if rng.random() < 0.5:  # noqa: PLR2004  # half and half
-            return rng.choice(now)
-        return rng.choice(self.drawn)
+def _disturb(env: TextEnv, rng: random.Random) -> str:
+    command = env.disturbance(rng)
+    return command if command is not None else rng.choice(env.admissible() or ("look",))

@@ -81,7 +81,9 @@ def collect(  # noqa: PLR0913  # one door with a default for everything but the 
     size = first.num_tasks(split)
     if size is not None and max(indices, default=0) >= size:
         raise ConfigError(f"split {split!r} has {size} tasks; task {max(indices)} is outside. Ask for fewer.")
-    play = Play(_policy(policy, first), protocol or _protocol(first), sampling, limits, _name(env, first))
+    play = Play(
+        _policy(policy, first), protocol or default_protocol(first), sampling, limits, _name(env, first)
+    )
     stock = Stock(factory)
     stock.put_back(first)
     try:
@@ -110,7 +112,8 @@ def _policy(policy: Policy | str, env: AnyEnv) -> Policy:
     raise PolicyError(f"{policy!r} names no policy here; give a policy object, 'random' or 'expert'.")
 
 
-def _protocol(env: AnyEnv) -> Protocol:
+def default_protocol(env: AnyEnv) -> Protocol:
+    """Return plain text for an environment that defines its own `step`, else the environment's protocol."""
     own_step = isinstance(env, TextEnv) and type(env).step is not TextEnv.step
     return PlainText() if own_step else env.protocol
 

@@ -6,7 +6,7 @@ import logging
 import shutil
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,10 @@ from agentrl.policy.load import load_model, load_weights, save_model
 from agentrl.run.crew import Crew, Recipe
 from agentrl.run.start import demonstrations_of, make_start
 from agentrl.run.state import RunState
+from agentrl.trajectory.store import JournalWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from types import FrameType
 
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
     from agentrl.run.directory import RunDirectory
     from agentrl.run.progress import Progress
     from agentrl.run.settings import TrainSettings
+    from agentrl.trajectory import Invalid, Trajectory
 
 _logger = logging.getLogger(__name__)
-GROWING = ("metrics.jsonl", "samples.jsonl", "trajectories/rl.jsonl.zst")
+JOURNAL = "trajectories/rl.jsonl.zst"
+GROWING = ("metrics.jsonl", "samples.jsonl", JOURNAL)
 
 
 class Interrupted(Exception):  # control flow: the run stopped where it can be resumed
@@ -59,6 +62,7 @@ class Bench:
     stopping: bool = False
     _begun: float = field(default_factory=time.monotonic)
     _restored: dict[str, object] | None = None
+    _journal: JournalWriter | None = None
 
     @property
     def seconds(self) -> float:
@@ -100,6 +104,17 @@ class Bench:
                 f"agentrl train --resume {self.directory.path}"
             )
 
+    def keep(self, results: Sequence[Trajectory | Invalid]) -> None:
+        """Append rollouts to the journal, which stays open for the whole run."""
+        if self._journal is None:
+            self._journal = JournalWriter(self.directory.path / JOURNAL)
+        self._journal.append(results)
+
+    def close(self) -> None:
+        """Close the journal."""
+        if self._journal is not None:
+            self._journal.close()
+
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def save(self, name: str = "") -> Path:
@@ -126,7 +141,9 @@ class Bench:
 
     def _names(self) -> list[str]:
         found = [path.name for path in self.directory.checkpoints.glob("[0-9]-*-*") if path.is_dir()]
-        return sorted((name for name in found if name.rpartition("-")[2].isdigit()), key=_progress, reverse=True)
+        return sorted(
+            (name for name in found if name.rpartition("-")[2].isdigit()), key=_progress, reverse=True
+        )
 
     def restore(self) -> tuple[str, ...]:
         """Go back to the newest whole checkpoint; return the names of damaged ones that were passed over."""
@@ -205,7 +222,7 @@ def open_bench(
         bench = Bench(settings, algorithm, directory, model, renderer, crew, progress, examples)
         if resume:
             bench.restore()
-        with _signals(bench):
+        with _signals(bench), closing(bench):
             yield bench
 
 

@@ -1,17 +1,23 @@
 """The run directory: what a run leaves behind, and what it can be resumed from.
 
-`run.toml` settings, versions, git state · `metrics.jsonl` · `trajectories/` · `checkpoints/` · `summary.json` ·
-`samples.jsonl` · `report.html`.
+`run.toml` settings, versions, git state · `metrics.jsonl` · `trajectories/` · `checkpoints/` ·
+`summary.json` · `samples.jsonl` · `report.html`.
 """
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import json
+import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -21,14 +27,18 @@ from typing import TYPE_CHECKING
 from agentrl.errors import RunDirectoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator
 
     from agentrl.config import Settings
+    from agentrl.credit.part import Description
 
     Row = Mapping[str, object]
 
 PACKAGES = ("agentrl", "torch", "transformers", "tokenizers", "numpy", "gymnasium")
 VOLATILE = frozenset({"out", "processes", "samples", "keep_checkpoints"})
+LOCK = ".lock"
+LEFT_BEHIND = ("start", "checkpoints", "trajectories", "metrics.jsonl", "samples.jsonl", "run.toml")
+"""What a run that failed before any work may have left in its folder."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +48,21 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, settings: Settings) -> RunDirectory:
-        """Make the folder and write `run.toml`. Raises `RunDirectoryError` where it cannot be written."""
+    def create(
+        cls, path: Path, settings: Settings, algorithm: Mapping[str, Description] | None = None
+    ) -> RunDirectory:
+        """Make the folder and write `run.toml`. What a run that did no work left there is removed.
+
+        Raises:
+            RunDirectoryError: it cannot be written.
+        """
         directory = cls(path)
         try:
+            if directory.started and not directory.worked:
+                directory._clear()
             for folder in ("trajectories", "checkpoints"):
                 (path / folder).mkdir(parents=True, exist_ok=True)
-            directory._write("run.toml", to_toml(_card(settings)))
+            directory._write("run.toml", to_toml(_card(settings, algorithm)))
         except OSError as error:
             raise RunDirectoryError(
                 f"the run directory {path} cannot be written: {error.strerror or error}. "
@@ -58,30 +76,100 @@ class RunDirectory:
         return (self.path / "run.toml").exists()
 
     @property
+    def worked(self) -> bool:
+        """Whether a run did anything here that is worth keeping: a checkpoint or a row of metrics."""
+        return bool(self.size("metrics.jsonl")) or any(self.checkpoints.glob("*/manifest.json"))
+
+    @property
+    def taken(self) -> bool:
+        """Whether another run may not start here: one did some work, or is at work now."""
+        return self.started and (self.worked or self._busy())
+
+    def _busy(self) -> bool:
+        try:
+            with self.held():
+                return False
+        except RunDirectoryError:
+            return True
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Keep other processes from working in the folder.
+
+        Raises:
+            RunDirectoryError: one does already.
+        """
+        try:
+            file = (self.path / LOCK).open("w")
+        except OSError:  # a file system that refuses it says so when the run writes its files
+            yield
+            return
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunDirectoryError(
+                    f"another process is at work on the run in {self.path}. Wait for its end, or choose "
+                    "another folder with --out."
+                ) from error
+            except OSError:  # no locks on this file system
+                pass
+            yield
+
+    def _clear(self) -> None:
+        for name in LEFT_BEHIND:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
 
     def settings(self) -> dict[str, object]:
         """Return the settings that the run was started with."""
+        return _table(self._card(), "settings")
+
+    def algorithm(self) -> dict[str, object]:
+        """Return the description of the algorithm that the run was started with, empty where none was kept.
+
+        TOML has no null: an empty table stands for it.
+        """
+        return _table(self._card(), "algorithm")
+
+    def _card(self) -> dict[str, object]:
         try:
-            card = tomllib.loads((self.path / "run.toml").read_text())
+            return tomllib.loads((self.path / "run.toml").read_text())
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise RunDirectoryError(
                 f"{self.path} holds no readable run.toml, so nothing can be resumed: {error}."
             ) from error
-        found = card.get("settings", {})
-        return found if isinstance(found, dict) else {}
 
-    def changes(self, settings: Settings) -> list[str]:
-        """Return how `settings` differ from those of the run, one sentence each."""
-        before, now = flatten(self.settings()), flatten(plain(settings))
-        names = sorted(set(before) | set(now))
-        return [
-            f"{name}: was {before.get(name, 'unset')!r}, now {now.get(name, 'unset')!r}"
-            for name in names
-            if before.get(name) != now.get(name) and name.split(".")[0] not in VOLATILE
+    def changes(self, settings: Settings, algorithm: Mapping[str, Description] | None = None) -> list[str]:
+        """Return how settings and algorithm differ from those of the run, one sentence each."""
+        changes = _differences(self.settings(), plain(settings))
+        if algorithm is not None and self.algorithm():
+            changes += _differences({"algorithm": self.algorithm()}, {"algorithm": _without_null(algorithm)})
+        return changes
+
+    def accept(
+        self, settings: Settings, algorithm: Mapping[str, Description] | None, changes: list[str]
+    ) -> None:
+        """Write changed settings into `run.toml`, with the list of all changes so far."""
+        when = datetime.now(tz=UTC).isoformat(timespec="seconds")
+        card = self._card()
+        earlier = card.get("changes")
+        card["changes"] = [
+            *(earlier if isinstance(earlier, list) else []),
+            *(f"{when}: {item}" for item in changes),
         ]
+        card["settings"] = plain(settings)
+        if algorithm is not None:
+            card["algorithm"] = _without_null(algorithm)
+        self._write("run.toml", to_toml(card))
 
     def add_metrics(self, row: Row) -> None:
         """Append one line to `metrics.jsonl`."""
@@ -124,6 +212,39 @@ class RunDirectory:
             ) from error
 
 
+def free_directory(path: Path) -> Path:
+    """Return `path`, or the first of `path`-2, `path`-3, ... where no other run stands."""
+    names = itertools.chain(
+        [path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    )
+    return next(candidate for candidate in names if not RunDirectory(candidate).taken)
+
+
+def _table(card: Mapping[str, object], name: str) -> dict[str, object]:
+    found = card.get(name, {})
+    return found if isinstance(found, dict) else {}
+
+
+def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    old, new = flatten(before), flatten(now)
+    return [
+        f"{name}: was {old.get(name, 'unset')!r}, now {new.get(name, 'unset')!r}"
+        for name in sorted(set(old) | set(new))
+        if old.get(name) != new.get(name) and name.split(".")[0] not in VOLATILE
+    ]
+
+
+def _without_null(value: Description | Mapping[str, Description]) -> object:
+    """A description as TOML can hold it: an empty table in place of None."""
+    if value is None:
+        return {}
+    if isinstance(value, list):
+        return [_without_null(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _without_null(item) for name, item in value.items()}
+    return value
+
+
 def plain(settings: Settings) -> dict[str, object]:
     """Return settings as plain values without the unset ones."""
     return settings.model_dump(mode="json", exclude_none=True)
@@ -134,9 +255,14 @@ def flatten(values: Mapping[str, object], head: str = "") -> dict[str, object]:
 
     >>> flatten({"rl": {"steps": 3}, "seed": 1})
     {'rl.steps': 3, 'seed': 1}
+    >>> flatten({"terms": [{"weight": 1.0}, {"weight": 0.5}]})
+    {'terms.0.weight': 1.0, 'terms.1.weight': 0.5}
     """
     flat: dict[str, object] = {}
-    for name, value in values.items():
+    for name, given in values.items():
+        value = given
+        if isinstance(given, list) and any(isinstance(item, dict) for item in given):
+            value = {str(place): item for place, item in enumerate(given)}
         if isinstance(value, dict):
             flat.update(flatten(value, f"{head}{name}."))
         else:
@@ -146,11 +272,7 @@ def flatten(values: Mapping[str, object], head: str = "") -> dict[str, object]:
 
 def to_toml(values: Mapping[str, object]) -> str:
     """Write nested plain values as TOML (strings, numbers, booleans, lists, tables)."""
-    simple = [
-        f"{_key(k)} = {json.dumps(v, ensure_ascii=False)}"
-        for k, v in values.items()
-        if not isinstance(v, dict)
-    ]
+    simple = [f"{_key(k)} = {_value(v)}" for k, v in values.items() if not isinstance(v, dict)]
     lines = [*simple, ""]
     _tables(values, "", lines)
     return "\n".join(lines).strip() + "\n"
@@ -161,21 +283,29 @@ def _tables(values: Mapping[str, object], head: str, lines: list[str]) -> None:
         if isinstance(value, dict):
             full = f"{head}{_key(name)}"
             lines.append(f"[{full}]")
-            lines += [
-                f"{_key(k)} = {json.dumps(v, ensure_ascii=False)}"
-                for k, v in value.items()
-                if not isinstance(v, dict)
-            ]
+            lines += [f"{_key(k)} = {_value(v)}" for k, v in value.items() if not isinstance(v, dict)]
             lines.append("")
             _tables(value, full + ".", lines)
+
+
+def _value(value: object) -> str:
+    """One value on one line; a table inside of a list is written in line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(name)} = {_value(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _key(name: str) -> str:
     return name if name.replace("_", "").replace("-", "").isalnum() else json.dumps(name)
 
 
-def _card(settings: Settings) -> dict[str, object]:
-    return {**provenance(), "settings": plain(settings)}
+def _card(settings: Settings, algorithm: Mapping[str, Description] | None) -> dict[str, object]:
+    card = {**provenance(), "settings": plain(settings)}
+    return card if algorithm is None else {**card, "algorithm": _without_null(algorithm)}
 
 
 def provenance() -> dict[str, object]:

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from agentrl.learn.algorithm import Algorithm, Credit
     from agentrl.learn.forward import Index
     from agentrl.learn.gradient import PolicyGradient, SupervisedGradient
+    from agentrl.learn.probes import Measured
     from agentrl.learn.supervised import Example
     from agentrl.run.crew import Crew
     from agentrl.run.shard import Shard, Task
@@ -27,12 +31,13 @@ class Collect:
     task: Task
 
     def __call__(self, shard: Shard) -> list[Trajectory | Invalid]:
+        """Return what happened."""
         return shard.collect(self.task)
 
 
 @dataclass(frozen=True, eq=False)
 class PolicyShare:
-    """Differentiate the loss of some streams."""
+    """Differentiate the loss of some streams, in a minibatch (E,) of the trajectories where one is given."""
 
     algorithm: Algorithm
     batch: Batch
@@ -40,11 +45,29 @@ class PolicyShare:
     streams: Index
     micro_tokens: int
     temperature: float
+    minibatch: NDArray[np.bool_] | None = None
 
     def __call__(self, shard: Shard) -> PolicyGradient:
+        """Return the gradient."""
         return shard.policy_gradient(
-            self.algorithm, self.batch, self.credit, self.streams, self.micro_tokens, self.temperature
-        )
+            self.algorithm, self.batch, self.credit, self.streams, self.micro_tokens, self.temperature,
+            self.minibatch,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Measure:
+    """Measure some streams under the current weights, or under those of the checkpoint `reference`."""
+
+    batch: Batch
+    streams: Index
+    micro_tokens: int
+    temperature: float
+    reference: Path | None = None
+
+    def __call__(self, shard: Shard) -> Measured:
+        """Return what the model says."""
+        return shard.measure(self.batch, self.streams, self.micro_tokens, self.temperature, self.reference)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +79,7 @@ class SupervisedShare:
     micro_tokens: int
 
     def __call__(self, shard: Shard) -> SupervisedGradient:
+        """Return the gradient."""
         return shard.supervised_gradient(self.examples, self.total_weight, self.micro_tokens)
 
 
@@ -81,17 +105,31 @@ def supervised_on(
     return crew.run([SupervisedShare(share, weight, micro_tokens) for share in shares], weights)
 
 
-def policy_on(
-    crew: Crew, algorithm: Algorithm, batch: Batch, credit: Credit, streams: Index, weights: torch.Tensor,
-    micro_tokens: int, temperature: float,
-) -> list[PolicyGradient]:  # fmt: skip
-    """Differentiate a batch on every shard; the gradients add up."""
+def policy_on(crew: Crew, share: PolicyShare, weights: torch.Tensor) -> list[PolicyGradient]:
+    """Differentiate the streams of `share` on every shard; the gradients add up."""
+    light = replace(share, batch=_light(share.batch), credit=replace(share.credit, parts={}))
+    cuts = _cut(crew, share.batch, share.streams)
+    return crew.run([replace(light, streams=cut) for cut in cuts], weights)
+
+
+def measure_on(crew: Crew, wanted: Measure, weights: torch.Tensor | None) -> Measured:
+    """Measure the streams of `wanted` on every shard, in the order of the batch's sampled tokens."""
+    from agentrl.learn.probes import merged
+
+    light = replace(wanted, batch=_light(wanted.batch))
+    cuts = _cut(crew, wanted.batch, wanted.streams)
+    return merged(wanted.batch, crew.run([replace(light, streams=cut) for cut in cuts], weights))
+
+
+def _light(batch: Batch) -> Batch:
+    """The batch without its texts."""
+    return replace(batch, turn_details=(), trajectory_details=())
+
+
+def _cut(crew: Crew, batch: Batch, streams: Index) -> list[Index]:
+    """Deal streams to the shards, long ones first, so that shares are equally heavy."""
     import numpy as np
 
     lengths = np.diff(batch.token_start[batch.stream_turn_start])[streams]
     order = streams[np.argsort(-lengths, kind="stable")]
-    light = replace(batch, turn_details=(), trajectory_details=())
-    shares = [order[number :: crew.shards] for number in range(crew.shards)]
-    return crew.run(
-        [PolicyShare(algorithm, light, credit, share, micro_tokens, temperature) for share in shares], weights
-    )
+    return [order[number :: crew.shards] for number in range(crew.shards)]

@@ -1,39 +1,47 @@
-"""The reinforcement phase: collect, pack, credit, differentiate, step, record."""
+"""The reinforcement phase: collect, pack, measure, credit, differentiate, step, record."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from agentrl.credit.anchors import anchor_statistics
+from agentrl.credit.keep import void_of
 from agentrl.credit.peers import same_observation, same_state
 from agentrl.learn.gradient import streams_with_loss
-from agentrl.learn.loss import prepare
+from agentrl.learn.loss import prepare, sum_of
+from agentrl.learn.probes import streams_of
 from agentrl.rollout import assign_groups, check_invalid_share, complete_groups
 from agentrl.run.curve import evaluate_curve
-from agentrl.run.jobs import collect_on, policy_on
+from agentrl.run.jobs import Measure, PolicyShare, collect_on, measure_on, policy_on
 from agentrl.run.samples import write_samples
 from agentrl.run.shard import Task
-from agentrl.run.supervise import optimizer_of
+from agentrl.trajectory.batch import LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB
 from agentrl.trajectory.pack import pack
-from agentrl.trajectory.store import JournalWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
     from agentrl.learn.algorithm import Algorithm, Credit
-    from agentrl.learn.loss import Health
+    from agentrl.learn.gradient import PolicyGradient
     from agentrl.rollout import Harvest
     from agentrl.run.bench import Bench
     from agentrl.trajectory.batch import Batch
+
+SAMPLED_EVERY = 25
+"""Steps from one set of sampled trajectories to the next."""
 
 
 def reinforce(bench: Bench) -> None:
     """Learn from the agent's own trajectories."""
     settings = bench.settings.rl
-    step = bench.begin("rl", optimizer_of(settings.optimizer), settings.most_skipped)
+    step = bench.begin("rl", bench.algorithm.optimizer, settings.most_skipped)
     if step == 0:
         evaluate_curve(bench, "rl", 0, _weights(bench))
     while step < settings.steps and not _spent(bench):
@@ -41,14 +49,16 @@ def reinforce(bench: Bench) -> None:
         progress = _progress(bench, step)
         with bench.working("rl"):
             harvest = collect(bench, step)
-            batch = pack(harvest.trajectories)
             algorithm = bench.algorithm.at(progress)
+            batch = measured(bench, algorithm, bench.state.ledger.annotate(pack(harvest.trajectories)))
             credit = algorithm.credit(batch)
-            figures = update(bench, algorithm, batch, credit, progress)
+            figures = update(bench, algorithm, batch, credit, Moment(step, progress))
             bench.state = replace(bench.state, ledger=bench.state.ledger.record(batch))
         step += 1
-        last = step == settings.steps
+        last = step == settings.steps or _spent(bench)
         report(bench, step, harvest, batch, credit, {**figures, "step_seconds": time.monotonic() - began})
+        if bench.settings.samples and (step == 1 or last or step % SAMPLED_EVERY == 0):
+            write_samples(bench, step, batch, credit)
         if settings.evaluate_every and (step % settings.evaluate_every == 0 or last):
             _evaluate(bench, step)
         bench.after_step("rl", step, last=last)
@@ -63,15 +73,31 @@ def collect(bench: Bench, step: int) -> Harvest:
     )
     task = Task(tuple(assignments), "model", settings.temperature, settings.top_p)
     results = collect_on(bench.crew, task, _weights(bench))
-    with JournalWriter(bench.directory.path / "trajectories" / "rl.jsonl.zst") as journal:
-        journal.append(results)
+    bench.keep(results)
     harvest = complete_groups(results)
     check_invalid_share(harvest, settings.most_invalid)
     return harvest
 
 
+def measured(bench: Bench, algorithm: Algorithm, batch: Batch) -> Batch:
+    """Return the batch with the columns that need a model.
+
+    The reference is the warm start. Tokens drawn from a truncated distribution (top-p) get the learner's own
+    log-probability, which the ratios are taken against.
+    """
+    settings, streams = bench.settings, streams_of(batch)
+    wanted = Measure(batch, streams, settings.micro_tokens, settings.rl.temperature)
+    if settings.rl.top_p < 1.0:
+        own = measure_on(bench.crew, wanted, _weights(bench))
+        batch = batch.with_column(LOGPROB_BEFORE_UPDATE, own.logprob)
+    if "reference_logprob" in algorithm.needs:
+        reference = replace(wanted, reference=bench.checkpoint("warm-start"))
+        batch = batch.with_column(REFERENCE_LOGPROB, measure_on(bench.crew, reference, None).logprob)
+    return batch
+
+
 def task_indices(bench: Bench, step: int) -> list[int]:
-    """Return the tasks of a step: fresh ones in order; a split that ends is gone through in shuffled rounds."""
+    """Return the tasks of a step: fresh ones in order; a split that ends is dealt in shuffled rounds."""
     settings = bench.settings
     size = bench.crew.num_tasks(settings.environment.split)
     first = settings.rl.first_task + settings.seed * 100_003
@@ -84,29 +110,52 @@ def task_indices(bench: Bench, step: int) -> list[int]:
 
 
 def update(
-    bench: Bench, algorithm: Algorithm, batch: Batch, credit: Credit, progress: float
+    bench: Bench, algorithm: Algorithm, batch: Batch, credit: Credit, moment: Moment
 ) -> dict[str, float]:
     """Take the optimizer steps of one batch and return health figures."""
     learner = bench.learner
     if learner is None:
         raise RuntimeError("reinforce() begins its phase first")  # a defect of this module
+    taken: list[list[PolicyGradient]] = []
     figures: dict[str, float] = {}
-    inputs = prepare(algorithm, batch, credit)
-    for _ in range(algorithm.epochs):
-        streams = streams_with_loss(algorithm, batch, inputs)
+    for minibatch in minibatches(algorithm, batch.num_trajectories, [bench.settings.seed, 3, moment.step]):
+        streams = streams_with_loss(algorithm, batch, prepare(algorithm, batch, credit, minibatch))
         if not len(streams):
             # A step on a zero gradient would still move the weights, by momentum.
-            return {"empty_steps": 1.0}
-        parts = policy_on(
-            bench.crew, algorithm, batch, credit, streams, learner.weights(),
-            bench.settings.micro_tokens, bench.settings.rl.temperature,
+            continue
+        share = PolicyShare(
+            algorithm, batch, credit, streams, bench.settings.micro_tokens, bench.settings.rl.temperature,
+            minibatch,
         )  # fmt: skip
-        figures = learner.step(torch.stack([part.gradient for part in parts]).sum(0), progress)
-        health = [part.health for part in parts if part.health is not None]
-        figures.update(_health(health))
-        for name in sorted({name for part in parts for name in part.parts}):
-            figures[f"loss_{name}"] = sum(part.parts.get(name, 0.0) for part in parts)
-    return figures
+        parts = policy_on(bench.crew, share, learner.weights())
+        figures = learner.step(torch.stack([part.gradient for part in parts]).sum(0), moment.progress)
+        taken.append(parts)
+    if credit.empty:
+        bench.state = replace(bench.state, empty_batches=bench.state.empty_batches + 1)
+    if not taken:
+        return {"empty_steps": 1.0}
+    return {**figures, "optimizer_steps": float(len(taken)), **_health(taken), **_losses(taken)}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When an update happens: `step` steps are done, `progress` in [0, 1]."""
+
+    step: int
+    progress: float
+
+
+def minibatches(
+    algorithm: Algorithm, trajectories: int, seed: list[int]
+) -> Iterator[NDArray[np.bool_] | None]:
+    """Give the (E,) trajectories of each optimizer step: every pass deals all of them anew, None for all."""
+    for epoch in range(algorithm.epochs):
+        if algorithm.minibatches == 1:
+            yield None
+            continue
+        dealt = np.random.default_rng([*seed, epoch]).permutation(trajectories) % algorithm.minibatches
+        for number in range(algorithm.minibatches):
+            yield dealt == number
 
 
 def report(
@@ -114,6 +163,7 @@ def report(
 ) -> None:
     """Write the step's figures and show them."""
     turns = max(batch.num_turns, 1)
+    void = void_of(bench.algorithm.keep)
     row = {
         "phase": "rl",
         "step": step,
@@ -125,17 +175,18 @@ def report(
         "tokens_per_second": batch.num_tokens / figures["step_seconds"],
         "invalid_share": float((~batch.valid).sum()) / turns,
         "spoofed_share": float(batch.spoofed.sum()) / turns,
-        "void_share": 1.0 - float(credit.kept.loss.mean()) if batch.num_turns else 0.0,
+        "void_share": float(void(batch).sum()) / turns,
+        "dropped_share": float((~credit.kept.loss).sum()) / turns,
         "truncated_share": float(batch.truncated.mean()) if batch.num_trajectories else 0.0,
         "infrastructure_share": harvest.invalid_share,
+        "empty_batches": bench.state.empty_batches,
         **_anchors(batch),
         **credit.figures(),
         **figures,
+        **_distances(batch, credit),
     }
     bench.directory.add_metrics(row)
     bench.progress.update("rl", step, bench.settings.rl.steps, row)
-    if bench.settings.samples and (step == 1 or step == bench.settings.rl.steps or step % 25 == 0):
-        write_samples(bench, step, batch, credit)
 
 
 def _anchors(batch: Batch) -> dict[str, float]:
@@ -150,14 +201,32 @@ def _anchors(batch: Batch) -> dict[str, float]:
     }
 
 
-def _health(parts: list[Health]) -> dict[str, float]:
-    if not parts:
-        return {}
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    figures = total.figures()
-    return {**figures, "kl": figures["approx_kl"], "logprob_gap": figures["logprob_gap_max"]}
+def _health(taken: list[list[PolicyGradient]]) -> dict[str, float]:
+    """Figures over all optimizer steps of a batch; the gap is that of the first, which is on-policy."""
+    steps = [[part.health for part in parts if part.health is not None] for parts in taken]
+    figures = sum_of([health for step in steps for health in step]).figures()
+    gap = sum_of(steps[0]).figures()["logprob_gap_max"]
+    return {**figures, "kl": figures["approx_kl"], "logprob_gap_max": gap, "logprob_gap": gap}
+
+
+def _losses(taken: list[list[PolicyGradient]]) -> dict[str, float]:
+    """Terms of the loss, means over the optimizer steps."""
+    every = [part.parts for parts in taken for part in parts]
+    names = sorted({name for part in every for name in part})
+    return {f"loss_{name}": sum(part.get(name, 0.0) for part in every) / len(taken) for name in names}
+
+
+def _distances(batch: Batch, credit: Credit) -> dict[str, float]:
+    """How far the learner stands from sampler and reference before the update, where measured."""
+    found: dict[str, float] = {}
+    old = batch[LOGPROB_BEFORE_UPDATE] if LOGPROB_BEFORE_UPDATE in batch else batch.logprob  # noqa: SIM401  # no dict
+    kept = credit.keep_of_sample
+    if LOGPROB_BEFORE_UPDATE in batch:
+        found["logprob_gap"] = float(np.abs(old - batch.logprob)[kept].max(initial=0.0))
+    if REFERENCE_LOGPROB in batch and kept.any():
+        gap = np.clip(batch[REFERENCE_LOGPROB] - old, -20.0, 20.0)[kept]
+        found["kl_to_reference"] = float((np.expm1(gap) - gap).mean())
+    return found
 
 
 def _evaluate(bench: Bench, step: int) -> None:

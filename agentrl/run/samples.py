@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agentrl.credit.advantage import step_peers
 from agentrl.credit.anchors import anchor_groups
 from agentrl.credit.peers import same_state
 from agentrl.trajectory.batch import KINDS, NO_KEY, STOPS
@@ -20,8 +21,11 @@ GROUPS = 2
 
 
 def write_samples(bench: Bench, step: int, batch: Batch, credit: Credit) -> None:
-    """Append some whole groups, mixed ones first, to `samples.jsonl`."""
-    anchors = anchor_groups(batch, same_state)
+    """Append some whole groups, mixed ones first, to `samples.jsonl`.
+
+    Anchors are those in which the algorithm's own step part compares turns; true states without such a part.
+    """
+    anchors = anchor_groups(batch, step_peers(bench.algorithm.advantage) or same_state)
     sizes = np.bincount(anchors[anchors != NO_KEY], minlength=1)
     for group in _telling_groups(batch):
         for row in np.flatnonzero(batch.group == group)[:8]:
@@ -72,6 +76,7 @@ def _turn(
         "valid": bool(batch.valid[turn]),
         "reward": float(batch.reward[turn]),
         "advantage": float(credit.advantage[turn]),
+        "advantage_parts": {name: float(part[turn]) for name, part in credit.parts.items()},
         "anchor": anchor if anchor != NO_KEY else None,
         "anchor_size": int(sizes[anchor]) if anchor != NO_KEY else 0,
         "tokens": samples.stop - samples.start,

@@ -16,12 +16,16 @@ Positive = Annotated[float, Field(gt=0.0)]
 
 
 class EnvironmentSettings(Settings):
-    """Which world: a registered id or "module:Class", and its constructor's arguments."""
+    """Which world: a registered id or "module:Class", and its constructor's arguments.
+
+    `protocol` "auto" is plain text for a world that defines its own `step`, and the world's own protocol for
+    a world of tools.
+    """
 
     id: str
     kwargs: dict[str, bool | int | float | str | list[str]] = {}
     split: str = "train"
-    protocol: str = "plain"
+    protocol: str = "auto"
 
 
 class ModelSettings(Settings):
@@ -61,7 +65,11 @@ class OptimizerSettings(Settings):
 
 
 class WarmStartSettings(Settings):
-    """Supervised training on the expert's turns of disturbed demonstrations; `path` loads one made before."""
+    """Supervised training on the expert's turns of disturbed demonstrations.
+
+    `path` starts from a warm start made before instead: a model folder, or a run directory, whose warm start
+    it takes.
+    """
 
     path: str = ""
     demonstrations: Whole = 2000
@@ -77,7 +85,10 @@ class WarmStartSettings(Settings):
 
 
 class ReinforcementSettings(Settings):
-    """The reinforcement phase; `algorithm` names a recipe or "module:NAME"."""
+    """The reinforcement phase; `algorithm` names a recipe or "module:NAME".
+
+    `optimizer` replaces the algorithm's own where it is given.
+    """
 
     algorithm: str = "GIGPO"
     steps: Whole = 100
@@ -85,7 +96,7 @@ class ReinforcementSettings(Settings):
     members: Count = 8
     temperature: Positive = 1.0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    optimizer: OptimizerSettings = OptimizerSettings()
+    optimizer: OptimizerSettings | None = None
     evaluate_every: Whole = 20
     first_task: Whole = 1_000_000
     most_invalid: Share = 0.1
@@ -145,12 +156,22 @@ class TrainSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @model_validator(mode="after")
+    def _one_start(self) -> TrainSettings:
+        if self.warm_start.path and self.model.path:
+            raise ValueError(
+                "warm_start.path and model.path both name the model to start from; leave one out"
+            )  # pydantic shows it
+        return self
+
+    @model_validator(mode="after")
     def _reproducible(self) -> TrainSettings:
         clocks = self.limits.trajectory_seconds is not None or self.rl.cpu_seconds > 0
         if self.reproducible and clocks:
             raise ValueError(
-                "a reproducible run has no wall-clock limits; unset limits.trajectory_seconds and rl.cpu_seconds"
+                "a reproducible run has no wall-clock limits; unset limits.trajectory_seconds, rl.cpu_seconds"
             )  # pydantic shows it
         if self.reproducible and self.control.enabled and not self.control.steps:
-            raise ValueError("a reproducible run needs control.steps, not a measured number of CPU-seconds")  # pydantic shows it
+            raise ValueError(
+                "a reproducible run needs control.steps, not a measured number of CPU-seconds"
+            )  # pydantic shows it
         return self

@@ -15,18 +15,23 @@ from agentrl.policy.base import Sampling
 from agentrl.policy.expert import ExpertPolicy
 from agentrl.policy.scripted import RandomPolicy
 from agentrl.rollout import Limits, Play, Stock, collect
-from agentrl.world.env import TextEnv
+from agentrl.rollout.easy import default_protocol
 from agentrl.world.protocol import Fenced, JsonCalls, PlainText, Tags
 from agentrl.world.registry import make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
     from agentrl.learn.algorithm import Algorithm, Credit
+    from agentrl.learn.forward import Index
     from agentrl.learn.gradient import PolicyGradient, SupervisedGradient
+    from agentrl.learn.probes import Measured
     from agentrl.learn.supervised import Example
     from agentrl.policy.base import Policy
     from agentrl.policy.hf import HfPolicy
@@ -72,13 +77,14 @@ class Shard:
         )
         self.stock = Stock(lambda: make(environment.id, **environment.kwargs))
         self.model = model
+        self._reference: tuple[Path, PreTrainedModel] | None = None
         self.policy: HfPolicy | None = None
         if model is not None and renderer is not None:
             from agentrl.policy.hf import HfPolicy  # torch: scripted players do without
 
             self.policy = HfPolicy(model, renderer, slots=shape.slots, context=shape.context)
         self.concurrency = shape.slots
-        self.protocol = protocol_named(environment.protocol)
+        self.protocol = protocol_of(environment, self.stock)
 
     def collect(self, task: Task) -> list[Trajectory | Invalid]:
         """Play a share of a collection with the current weights."""
@@ -99,7 +105,7 @@ class Shard:
             return RandomPolicy()
         if actor == "expert":
             env = make(self.environment.id, **self.environment.kwargs)
-            return ExpertPolicy(env.expert if isinstance(env, TextEnv) else lambda _: None)
+            return ExpertPolicy(env.expert)
         if self.policy is None:
             raise RuntimeError("this shard has no model")  # a defect of the caller
         self.policy.refresh()
@@ -110,21 +116,41 @@ class Shard:
         algorithm: Algorithm,
         batch: Batch,
         credit: Credit,
-        streams: Sequence[int],
+        streams: Index,
         micro_tokens: int,
         temperature: float,
+        minibatch: NDArray[np.bool_] | None = None,
     ) -> PolicyGradient:
-        """Return the gradient of the given streams of a batch."""
-        import numpy as np
-
+        """Return the gradient of the given streams of a batch, or of a minibatch of it."""
         from agentrl.learn.gradient import policy_gradient
         from agentrl.learn.loss import prepare
 
-        inputs = prepare(algorithm, batch, credit)
+        inputs = prepare(algorithm, batch, credit, minibatch)
         return policy_gradient(
-            self._model(), algorithm, batch, inputs, np.asarray(streams, np.int64),
+            self._model(), algorithm, batch, inputs, streams,
             micro_tokens=micro_tokens, temperature=temperature,
         )  # fmt: skip
+
+    def measure(
+        self, batch: Batch, streams: Index, micro_tokens: int, temperature: float, reference: Path | None
+    ) -> Measured:
+        """Measure some streams under the current weights, or under those of a checkpoint."""
+        from agentrl.learn.probes import measure
+
+        model = self._model() if reference is None else self._reference_model(reference)
+        return measure(batch, model, streams, temperature=temperature, micro_tokens=micro_tokens)
+
+    def _reference_model(self, checkpoint: Path) -> PreTrainedModel:
+        """A second model with the weights of a checkpoint, kept from one call to the next."""
+        if self._reference is None or self._reference[0] != checkpoint:
+            from copy import deepcopy
+
+            from agentrl.policy.load import load_weights
+
+            model = deepcopy(self._model())
+            load_weights(model, checkpoint / "model")
+            self._reference = (checkpoint, model)
+        return self._reference[1]
 
     def supervised_gradient(
         self, examples: Sequence[Example], total_weight: float, micro_tokens: int
@@ -166,12 +192,21 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
 }
 
 
-def protocol_named(name: str) -> Protocol:
-    """Return a protocol by its name in settings. Raises `ConfigError` for another name."""
+def protocol_of(environment: EnvironmentSettings, stock: Stock) -> Protocol:
+    """Return the protocol that settings name, or the environment's default for "auto".
+
+    Raises:
+        ConfigError: there is no protocol of that name.
+    """
+    name = environment.protocol
+    if name == "auto":
+        env = stock.take() or stock.make()
+        stock.put_back(env)
+        return default_protocol(env)
     if name not in PROTOCOLS:
         raise ConfigError(
-            f"there is no protocol {name!r}; environment.protocol is one of {', '.join(PROTOCOLS)}."
-            + did_you_mean(name, PROTOCOLS)
+            f"there is no protocol {name!r}; environment.protocol is auto, {', '.join(PROTOCOLS)}."
+            + did_you_mean(name, ("auto", *PROTOCOLS))
         )
     return PROTOCOLS[name]()
 

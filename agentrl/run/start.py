@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentrl.errors import ConfigError, RunDirectoryError
-from agentrl.learn.checkpoint import writing_errors
+from agentrl.learn.checkpoint import is_whole, writing_errors
 from agentrl.policy.load import load_model, save_model
 from agentrl.rollout.demonstrate import demonstrate
+from agentrl.run.directory import RunDirectory
 from agentrl.world.env import TextEnv
 from agentrl.world.registry import make
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from agentrl.rollout.demonstrate import Demonstration
     from agentrl.run.settings import TrainSettings
 
@@ -32,7 +32,8 @@ def demonstrations_of(settings: TrainSettings) -> list[Demonstration]:
     size = env.num_tasks(settings.environment.split)
     if size is not None and size < count:
         raise ConfigError(
-            f"warm_start.demonstrations is {count}, but split {settings.environment.split!r} has {size} tasks; lower it."
+            f"warm_start.demonstrations is {count}, but split {settings.environment.split!r} has {size} "
+            "tasks; lower it."
         )
     warm = settings.warm_start
     return demonstrate(env, settings.environment.split, range(count), noise=warm.noise, seed=warm.seed)
@@ -52,15 +53,18 @@ def make_start(settings: TrainSettings, demonstrations: list[Demonstration], fol
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
     except writing_errors() as error:
-        raise RunDirectoryError(f"{folder} cannot be written: {error}. Free space or choose --out.") from error
+        raise RunDirectoryError(
+            f"{folder} cannot be written: {error}. Free space or choose --out."
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def _fill(settings: TrainSettings, demonstrations: list[Demonstration], folder: Path) -> None:
     shape = settings.model
-    if shape.path:
-        model, renderer = load_model(shape.path, shape.renderer)
+    path = str(warm_start_folder(settings.warm_start.path)) if settings.warm_start.path else shape.path
+    if path:
+        model, renderer = load_model(path, shape.renderer)
         save_model(model, renderer, folder)
         return
     from agentrl.policy.build import ModelShape, build_model, train_tokenizer
@@ -81,6 +85,30 @@ def _fill(settings: TrainSettings, demonstrations: list[Demonstration], folder: 
         context=shape.context,
     )
     save_model(build_model(tokenizer, size, seed=settings.seed), Markup(tokenizer), folder)
+
+
+def warm_start_folder(path: str) -> Path:
+    """Return the model folder that `warm_start.path` stands for: itself, or the warm start of a run.
+
+    Raises:
+        RunDirectoryError: the run has no whole warm start.
+        ConfigError: nothing is there.
+    """
+    folder = Path(path).expanduser()
+    if not RunDirectory(folder).started:
+        if not (folder / "config.json").exists():
+            raise ConfigError(
+                f"warm_start.path is {path!r}, which is neither a run directory nor a folder with a model in "
+                "the hub's format; name one of them."
+            )
+        return folder
+    checkpoint = RunDirectory(folder).checkpoints / "warm-start"
+    if not is_whole(checkpoint):
+        raise RunDirectoryError(
+            f"the run in {folder} has no whole checkpoint 'warm-start' yet, so warm_start.path cannot start "
+            "from it. Resume that run first, or name another."
+        )
+    return checkpoint / "model"
 
 
 def _texts(settings: TrainSettings, demonstrations: list[Demonstration]) -> list[str]:

@@ -25,7 +25,7 @@ class RunState:
         cpu_seconds: CPU-seconds of each phase, evaluations left out; `seconds`: wall-clock seconds in all.
         sizes: bytes of each growing file, so that a resume forgets what came after the checkpoint.
         best: success and step of the best curve evaluation of the reinforcement phase.
-        ledger: running statistics of tasks.
+        ledger: running statistics of tasks; `empty_batches`: batches of which nothing was learned.
     """
 
     phase: str = "warm_start"
@@ -35,6 +35,7 @@ class RunState:
     sizes: Mapping[str, int] = field(default_factory=dict)
     best: tuple[float, int] | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    empty_batches: int = 0
 
     def spend(self, phase: str, seconds: float) -> RunState:
         """Return the state after `seconds` more CPU-seconds of a phase."""

@@ -1,4 +1,4 @@
-"""The supervised phases: the warm start on demonstrations, and the control that spends as much on more of it."""
+"""The supervised phases: the warm start on demonstrations, and the control that spends as much on more."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def supervise(bench: Bench, phase: str, budget: Budget) -> None:
         with bench.working(phase):
             figures, weights = _step(bench, [int(index) for index in order[step]], step, budget, phase)
         step += 1
-        last = step == budget.steps
+        last = step == budget.steps or bench.state.cpu_seconds[phase] >= budget.cpu_seconds
         if warm.evaluate_every and (step % warm.evaluate_every == 0 or last):
             evaluate_curve(bench, phase, step, weights)
         if step % 10 == 0 or last:
-            bench.directory.add_metrics({"phase": phase, "step": step, "seconds": bench.seconds,
-                                         "cpu_seconds": bench.state.cpu_seconds[phase], **figures})  # fmt: skip
+            spent = {"seconds": bench.seconds, "cpu_seconds": bench.state.cpu_seconds[phase]}
+            bench.directory.add_metrics({"phase": phase, "step": step, **spent, **figures})
         bench.progress.update(phase, step, budget.steps, figures)
         bench.after_step(phase, step, last=last)
 

@@ -11,16 +11,18 @@ from agentrl.learn.algorithm import describe
 from agentrl.recipes import get
 from agentrl.rollout import assign_groups, complete_groups
 from agentrl.run.bench import Bench, open_bench
+from agentrl.run.check import check_algorithm, check_credit, check_splits
 from agentrl.run.curve import write_point
-from agentrl.run.directory import RunDirectory
+from agentrl.run.directory import RunDirectory, free_directory
 from agentrl.run.jobs import collect_on
 from agentrl.run.judge import interval_row, judge
 from agentrl.run.progress import SilentProgress
 from agentrl.run.reinforce import reinforce
 from agentrl.run.settings import TrainSettings
 from agentrl.run.shard import Task
+from agentrl.run.start import warm_start_folder
 from agentrl.run.statistics import paired_difference
-from agentrl.run.supervise import Budget, supervise
+from agentrl.run.supervise import Budget, optimizer_of, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,17 +60,26 @@ def train(
     Args:
         settings: settings, or a TOML file of them; `overrides`: "section.name=value" on top of a file.
         algorithm: a value of your own instead of the recipe that `settings.rl.algorithm` names.
-        out: the run directory; `settings.out / settings.name` by default.
+        out: the run directory; by default `settings.out / settings.name`, or the first of `name-2`, `name-3`,
+            ... that is free.
         resume: continue the run in that directory; `accept_changes` also with other settings.
 
     Raises:
-        ConfigError, RunDirectoryError, RegistryError, RolloutError, AlgorithmError: sentences that name the repair.
+        ConfigError, RunDirectoryError, RegistryError, RolloutError, AlgorithmError: sentences that name
+            the repair.
     """
     if not isinstance(settings, TrainSettings):
         settings = load(TrainSettings, find_scenario(settings), overrides)
-    algorithm = algorithm or get(settings.rl.algorithm)
-    directory = _directory(settings, out, resume=resume, accept_changes=accept_changes)
+    algorithm = _in_effect(algorithm or get(settings.rl.algorithm), settings)
+    check_algorithm(algorithm, settings)
+    check_splits(settings)
+    directory = (
+        _continued(settings, algorithm, out, accept_changes=accept_changes)
+        if resume
+        else _fresh(settings, algorithm, out)
+    )
     with (
+        directory.held(),
         progress or SilentProgress() as shown,
         open_bench(settings, algorithm, directory, shown, resume=resume) as bench,
     ):
@@ -80,7 +91,7 @@ def _phases(bench: Bench) -> Run:
     bench.stop_if_asked("the preflight episode")
     warm = bench.settings.warm_start
     if bench.state.phase == "warm_start":
-        supervise(bench, "warm_start", Budget(warm.steps if bench.examples else 0))
+        supervise(bench, "warm_start", Budget(warm.steps if bench.examples and not warm.path else 0))
         bench.save("warm-start")
     if bench.settings.rl.steps and bench.state.phase in {"warm_start", "rl"}:
         reinforce(bench)
@@ -102,20 +113,21 @@ def _control(bench: Bench) -> None:
 
 
 def preflight(bench: Bench) -> None:
-    """Play one episode before anything is spent, so that a broken world stops the run with its own error.
+    """Play one episode before anything is spent, so that a broken world or algorithm stops the run.
 
     Raises:
-        RolloutError: the episode failed.
+        RolloutError: the episode failed. AlgorithmError, MissingColumnError: its credit cannot be computed.
     """
     assignments = assign_groups(bench.settings.environment.split, [0], members=1, seed=bench.settings.seed)
     harvest = complete_groups(collect_on(bench.crew, Task(tuple(assignments), "model", 1.0, 1.0), None))
     if harvest.invalid:
         failed = harvest.invalid[0]
         raise RolloutError(
-            f"the preflight episode of {failed.environment} on {failed.task} failed after {failed.turns_done} turns "
-            f"({failed.reason.value}): {failed.detail}. Repair the environment and run again; "
-            "`agentrl envs check` finds the common causes."
+            f"the preflight episode of {failed.environment} on {failed.task} failed after "
+            f"{failed.turns_done} turns ({failed.reason.value}): {failed.detail}. "
+            "Repair the environment and run again; `agentrl envs check` finds the common causes."
         )
+    check_credit(bench.algorithm, harvest.trajectories[0], bench.state.ledger)
 
 
 def _finish(bench: Bench) -> Run:
@@ -198,24 +210,45 @@ def _paired(before: Verdict, after: Verdict) -> dict[str, object]:
     }
 
 
-def _directory(
-    settings: TrainSettings, out: Path | None, *, resume: bool, accept_changes: bool
-) -> RunDirectory:
-    path = out or settings.out / settings.name
+def _in_effect(algorithm: Algorithm, settings: TrainSettings) -> Algorithm:
+    """The algorithm with the optimizer of the settings, where they name one."""
+    own = settings.rl.optimizer
+    return algorithm if own is None else replace(algorithm, optimizer=optimizer_of(own))
+
+
+def _fresh(settings: TrainSettings, algorithm: Algorithm, out: Path | None) -> RunDirectory:
+    """A folder for a new run."""
+    card = describe(algorithm)
+    if settings.warm_start.path:
+        warm_start_folder(settings.warm_start.path)
+    path = free_directory(settings.out / settings.name) if out is None else out
     directory = RunDirectory(path)
-    if not resume:
-        if directory.started:
+    if directory.started:
+        with directory.held():
+            pass
+        if directory.worked:
             raise RunDirectoryError(
-                f"{path} already holds a run. Continue it with --resume {path}, or choose another folder with --out."
+                f"{path} already holds a run. Continue it with --resume {path}, or choose another folder "
+                "with --out."
             )
-        return RunDirectory.create(path, settings)
-    changes = directory.changes(settings)
+    return RunDirectory.create(path, settings, card)
+
+
+def _continued(
+    settings: TrainSettings, algorithm: Algorithm, out: Path | None, *, accept_changes: bool
+) -> RunDirectory:
+    """The folder of a run that goes on."""
+    card = describe(algorithm)
+    directory = RunDirectory(out or settings.out / settings.name)
+    changes = directory.changes(settings, card)
     if changes and not accept_changes:
         raise RunDirectoryError(
-            f"the run in {path} was started with other settings:\n  "
+            f"the run in {directory.path} was started with other settings:\n  "
             + "\n  ".join(changes)
             + "\nResume with the old ones, or accept the change with --accept-changes."
         )
+    if changes:
+        directory.accept(settings, card, changes)
     return directory
 
 

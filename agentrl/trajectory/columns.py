@@ -44,14 +44,16 @@ class Column:
     probe: str = field(compare=False)
 
 
+_YOURS = "which agentrl does not measure yet"
+
 REFERENCE_LOGPROB = Column("reference_logprob", "N", "agentrl.learn.probes.reference_logprob")
 LOGPROB_BEFORE_UPDATE = Column("logprob_before_update", "N", "agentrl.learn.probes.current_logprob")
 ENTROPY = Column("entropy", "N", "agentrl.learn.probes.entropy")
-VALUE = Column("value", "N", "agentrl.learn.probes.value")
+VALUE = Column("value", "N", f"a critic, {_YOURS}")
 SPAN = Column("span", "N", "agentrl.trajectory.pack")
 SENTENCE = Column("sentence", "N", "the policy, as Turn.token_measures['sentence']")
-GOLD_LOGPROB = Column("gold_logprob", "S", "agentrl.learn.probes.gold_logprob")
-GOLD_LOGPROB_FINAL = Column("gold_logprob_final", "E", "agentrl.learn.probes.gold_logprob")
+GOLD_LOGPROB = Column("gold_logprob", "S", f"a belief probe, {_YOURS}")
+GOLD_LOGPROB_FINAL = Column("gold_logprob_final", "E", f"a belief probe, {_YOURS}")
 
 KNOWN_COLUMNS = (
     REFERENCE_LOGPROB, LOGPROB_BEFORE_UPDATE, ENTROPY, VALUE, SPAN, SENTENCE, GOLD_LOGPROB,

@@ -21,6 +21,7 @@ from agentrl.world.space import TextSpace
 from agentrl.world.tool import Toolbox, tools_of
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from agentrl.world.tool import TurnKey
@@ -245,6 +246,15 @@ class TextEnv(gymnasium.Env[str, str]):
             observation: the first observation of the episode.
         """
         del observation
+        return None
+
+    def disturbance(self, rng: random.Random) -> str | None:
+        """Return a command as an untrained agent might give it now, admissible or not, or None.
+
+        Demonstrations execute some of these between the expert's turns, so that errors and recovery are seen.
+        Let it name only what the agent has seen: copying from the context is what demonstrations teach.
+        """
+        del rng
         return None
 
     def snapshot(self) -> object:

@@ -195,7 +195,9 @@ def spec(id: str) -> EnvSpec:  # noqa: A002  # gymnasium's name
     _check_id(id)
     offered = one_named(ENVIRONMENTS, id)
     if offered is None:
-        raise RegistryError(f"there is no environment {id!r}.{_nearest(id)} `agentrl envs` lists them all.")
+        raise RegistryError(
+            f"there is no environment {id!r}.{_nearest(id)} `agentrl envs list` names them all."
+        )
     return _spec_of(offered)
 
 

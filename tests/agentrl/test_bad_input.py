@@ -184,7 +184,7 @@ def test_a_folder_without_permission_is_a_sentence(said: Said, tmp_path: Path) -
 def test_a_world_that_raises_in_the_preflight_episode_stops_the_run(
     said: Said, worlds: str, tmp_path: Path
 ) -> None:
-    wrong = (f"environment.id={worlds}:Broken", "warm_start.demonstrations=0")
+    wrong = (f"environment.id={worlds}:Broken", "environment.kwargs={}", "warm_start.demonstrations=0")
     text = said(train(*wrong, out=tmp_path / "run"), FOUND_BAD)
     assert "preflight" in text
     assert "injected failure" in text

@@ -23,7 +23,7 @@ from agentrl.recipes import get
 from agentrl.rollout import assign_groups
 from agentrl.rollout.demonstrate import demonstrate
 from agentrl.run.crew import Crew, Recipe
-from agentrl.run.jobs import collect_on, policy_on, supervised_on
+from agentrl.run.jobs import PolicyShare, collect_on, policy_on, supervised_on
 from agentrl.run.settings import EnvironmentSettings, LimitSettings, ModelSettings
 from agentrl.run.shard import Task
 from agentrl.testing import WordWorld
@@ -146,7 +146,7 @@ def work(crew: Crew, renderer: Renderer) -> tuple[list[Trajectory | Invalid], to
     algorithm = get("GRPO").at(0.0)
     credit = algorithm.credit(batch)
     streams = streams_with_loss(algorithm, batch, prepare(algorithm, batch, credit))
-    parts = policy_on(crew, algorithm, batch, credit, streams, weights, 256, 1.0)
+    parts = policy_on(crew, PolicyShare(algorithm, batch, credit, streams, 256, 1.0), weights)
     shown = demonstrate(WordWorld(), "train", range(5), noise=0.0, seed=0)
     examples = [example_of(item, renderer, observation_weight=0.1) for item in shown]
     supervised = supervised_on(crew, examples, weights, 256)

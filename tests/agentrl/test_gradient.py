@@ -18,13 +18,13 @@ from agentrl.learn.gradient import (
     load_flat,
     policy_gradient,
     put_gradient,
-    stream_logprob,
     streams_with_loss,
     supervised_gradient,
 )
 from agentrl.learn.learner import Learner
 from agentrl.learn.loss import prepare
 from agentrl.learn.optimizer import AdamW, Muon
+from agentrl.learn.probes import measure
 from agentrl.learn.supervised import Epochs, Example, example_of, total_weight
 from agentrl.policy.base import Sampling
 from agentrl.policy.build import ModelShape, build_model, train_tokenizer
@@ -219,9 +219,9 @@ def test_the_ratio_is_one_on_policy_at_the_temperature_of_the_rollout(
 ) -> None:
     batch = scene.batch if temperature == 1.0 else scene.hot
     streams = np.arange(len(batch.stream_turn_start) - 1)
-    places, now = stream_logprob(scene.model, batch, streams, micro_tokens=200, temperature=temperature)
-    assert sorted(places.tolist()) == list(range(len(batch.logprob)))
-    np.testing.assert_allclose(now.numpy(), batch.logprob[places], atol=1e-5)
+    now = measure(batch, scene.model, streams, micro_tokens=200, temperature=temperature)
+    assert sorted(now.place.tolist()) == list(range(len(batch.logprob)))
+    np.testing.assert_allclose(now.logprob, batch.logprob[now.place], atol=1e-5)
     algorithm = get("GRPO").at(0.0)
     inputs = prepare(algorithm, batch, algorithm.credit(batch))
     part = policy_gradient(scene.model, algorithm, batch, inputs, streams, temperature=temperature)

@@ -126,7 +126,7 @@ def test_the_newline_after_the_end_of_a_turn_is_kept() -> None:
 
 @pytest.mark.parametrize("name", REWRITES)
 def test_templates_that_rewrite_history_are_refused_with_a_repair(name: str) -> None:
-    with pytest.raises(TemplateError, match=r"changes earlier turns.*policy\.renderer"):
+    with pytest.raises(TemplateError, match=r"changes earlier turns.*model\.renderer"):
         renderer_for(tokenizer(REWRITES[name]))
     check_prefix_stable(ChatTemplate(tokenizer(CHATML)))
 

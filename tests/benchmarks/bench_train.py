@@ -36,9 +36,10 @@ from agentrl.policy.hf import HfPolicy
 from agentrl.policy.load import load_model
 from agentrl.policy.render import Markup
 from agentrl.rollout import Limits, Play, Stock, assign_groups, collect, complete_groups
+from agentrl.rollout.stage import Stage
 from agentrl.run.scenarios import find
 from agentrl.run.settings import TrainSettings
-from agentrl.run.shard import protocol_named
+from agentrl.run.shard import protocol_of
 from agentrl.run.start import demonstrations_of
 from agentrl.run.supervise import optimizer_of
 from agentrl.trajectory.pack import pack
@@ -58,9 +59,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-DEMONSTRATIONS = 512
+DEMONSTRATIONS = 300
 WARM = WarmStart(steps=120, batch=16)
-ROLLOUT = ("decode", "world", "world's keys", "tokenising", "rollout's rest")
+ROLLOUT = ("decode", "world", "anchor keys", "tokenising", "rollout's rest")
 LEARNER = ("forward", "backward", "loss and collate", "optimizer")
 
 
@@ -137,23 +138,23 @@ def world(settings: TrainSettings, meter: Meter) -> AnyEnv:
     """Make an environment whose methods are timed."""
     env = make(settings.environment.id, **settings.environment.kwargs)
     assert isinstance(env, TextEnv), "this benchmark times a synchronous environment"
-    timers = {"world": ("reset", "step"), "world's keys": ("state_key", "observation_key")}
-    for part, methods in timers.items():
-        for method in methods:
-            setattr(env, method, meter.timed(part, getattr(env, method)))
+    for method in ("reset", "step"):
+        setattr(env, method, meter.timed("world", getattr(env, method)))
     return env
 
 
 @contextmanager
-def learner_timers(meter: Meter) -> Generator[None]:
-    """Time the forward and the backward pass inside of `policy_gradient`."""
+def inner_timers(meter: Meter) -> Generator[None]:
+    """Time anchor keys with their hashing inside of the rollout, and the passes of `policy_gradient`."""
     module: Any = gradient
-    forward, backward = module.predict, torch.Tensor.backward
+    keys, forward, backward = Stage.keys, module.predict, torch.Tensor.backward
+    Stage.keys = meter.timed("anchor keys", keys)  # type: ignore[method-assign]  # for the length of a step
     module.predict = meter.timed("forward", forward)
     torch.Tensor.backward = meter.timed("backward", backward)  # type: ignore[method-assign]  # for the length of a step
     try:
         yield
     finally:
+        Stage.keys = keys  # type: ignore[method-assign]  # as it was
         module.predict = forward
         torch.Tensor.backward = backward  # type: ignore[method-assign]  # as it was
 
@@ -166,18 +167,19 @@ class Bench:
     ) -> None:
         self.settings, self.model, self.meter = settings, model, Meter()
         self.algorithm = recipes.get(settings.rl.algorithm)
-        self.learner = Learner(model, optimizer_of(settings.rl.optimizer))
+        own = settings.rl.optimizer
+        self.learner = Learner(model, optimizer_of(own) if own else self.algorithm.optimizer)
         shape, limits = settings.model, settings.limits
         timed = TimedRenderer(renderer, self.meter)
         self.policy = HfPolicy(model, timed, slots=shape.slots, context=shape.context)
         self.policy.engine.step = self.meter.timed("decode", self.policy.engine.step)  # type: ignore[method-assign]  # a timer
+        self.stock = Stock(lambda: world(settings, self.meter))
         self.play = Play(
             self.policy,
-            protocol_named(settings.environment.protocol),
+            protocol_of(settings.environment, self.stock),
             Sampling(settings.rl.temperature, settings.rl.top_p, limits.turn_tokens),
             Limits(**limits.model_dump(), trajectory_tokens=shape.context),
         )
-        self.stock = Stock(lambda: world(settings, self.meter))
         self.journal = folder / "trajectories.jsonl.zst"
 
     def step(self, number: int) -> Step:
@@ -200,7 +202,7 @@ class Bench:
             credit = algorithm.credit(batch)
             inputs = prepare(algorithm, batch, credit)
             streams = gradient.streams_with_loss(algorithm, batch, inputs)
-        with learner_timers(self.meter), part("loss and collate"):
+        with part("loss and collate"):
             found = gradient.policy_gradient(
                 self.model, algorithm, batch, inputs, streams,
                 micro_tokens=settings.micro_tokens, temperature=settings.rl.temperature,
@@ -244,7 +246,7 @@ def show(step: Step) -> None:
         print(f"{part:18s} {spent:7.3f} CPU-s {spent / total:6.1%}")
     rollout, learner = step.of(ROLLOUT), step.of(LEARNER)
     print(f"{'all':18s} {total:7.3f} CPU-s, {1e3 * total / step.trajectories:.1f} ms per trajectory")
-    both, world_s = step.sampled + step.observed, step.of(("world", "world's keys"))
+    both, world_s = step.sampled + step.observed, step.seconds["world"]
     print(f"rollout: {step.sampled / rollout:.0f} sampled tokens/CPU-s, {both / rollout:.0f} tokens/CPU-s "
           f"in all, {step.turns / rollout:.0f} turns/CPU-s")  # fmt: skip
     print(f"learner: {step.trained / learner:.0f} tokens/CPU-s")
@@ -263,7 +265,8 @@ def main() -> None:
     model, renderer = start(settings, options.model)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(settings, model, renderer, Path(folder))
-        steps = [bench.step(number) for number in range(options.steps + 1)][1:]
+        with inner_timers(bench.meter):
+            steps = [bench.step(number) for number in range(options.steps + 1)][1:]
     best = min(steps, key=lambda step: sum(step.seconds.values()) / step.turns)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{settings.rl.algorithm}, {settings.rl.tasks} tasks x {settings.rl.members} members, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 from agentrl.errors import MissingExtraError, PolicyError
@@ -14,16 +15,17 @@ def check_template(path: str, /) -> None:
         path: a folder that holds a tokenizer, or a hub name.
     """
     try:
-        from transformers import AutoTokenizer
+        importlib.import_module("transformers")
     except ImportError as error:
         raise MissingExtraError("Loading a tokenizer", "train") from error
+    from agentrl.policy.load import load_tokenizer
     from agentrl.policy.render import check_prefix_stable, renderer_for
     from agentrl.run.players import looks_local
 
     if looks_local(path) and not Path(path).is_dir():
         raise PolicyError(f"there is no folder {path}. Give a folder that holds a tokenizer, or a hub name.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = load_tokenizer(path)
     except (OSError, ValueError) as error:
         raise PolicyError(
             f"no tokenizer could be loaded from {path!r}: {str(error).splitlines()[0]} "

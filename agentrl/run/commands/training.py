@@ -39,7 +39,7 @@ def train(
     Args:
         scenario: a TOML file, or a scenario such as household/train; not needed with --resume.
         overrides: settings on top, as section.name=value.
-        out: the run directory; runs/NAME by default.
+        out: the run directory; by default runs/NAME, or runs/NAME-2, ... where that is taken.
         resume: continue the run in this directory.
         accept_changes: resume although settings differ from those the run was started with.
         as_json: print the summary as JSON; progress goes to standard error.
@@ -62,11 +62,11 @@ def sft(scenario: str, /, *overrides: str, out: Path | None = None, as_json: Jso
     Args:
         scenario: a TOML file, or a scenario such as household/train.
         overrides: settings on top, as section.name=value.
-        out: the run directory; runs/NAME-sft by default.
+        out: the run directory; by default runs/NAME-sft, or runs/NAME-sft-2, ... where that is taken.
         as_json: print the summary as JSON; progress goes to standard error.
     """
     settings = _settings(scenario, None, (*overrides, "rl.steps=0", "control.enabled=false"))
-    out = out or settings.out / f"{settings.name}-sft"
+    settings = settings.model_copy(update={"name": f"{settings.name}-sft"})
     return _train(settings, out, None, accept_changes=False, as_json=as_json, supervised=True)
 
 
@@ -153,6 +153,9 @@ def headlines(run: Run) -> list[str]:
             lines.append(f"  {title:<11}{row['success']:6.1%}  [{low:.1%}, {high:.1%}]")
     for name, title in (("lift", "the warm start"), ("lift_over_control", "the control")):
         lines += _lift(run.summary.get(name), title)
+    spent = run.summary.get("cpu_seconds")
+    if isinstance(spent, dict) and "control" in spent:
+        lines.append(f"CPU-seconds: reinforcement {spent['rl']:.0f}, control {spent['control']:.0f}")
     seconds = run.summary["seconds"]
     if isinstance(seconds, int | float):
         from agentrl.run.progress import duration

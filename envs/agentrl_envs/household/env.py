@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from agentrl.errors import ConfigError, EnvironmentUsageError
 from agentrl.world.env import Task, TextEnv
 from agentrl_envs.household.belief import Belief, read_room
+from agentrl_envs.household.demonstrations import random_command
 from agentrl_envs.household.expert import Expert
 from agentrl_envs.household.generate import make_task
 from agentrl_envs.household.language import HELP, NOTHING
@@ -17,6 +18,7 @@ from agentrl_envs.household.sim import State, World
 from agentrl_envs.household.tasks import Task as HouseholdTask
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Hashable, Mapping, Sequence
 
     from agentrl.world.env import StepResult
@@ -126,6 +128,10 @@ class HouseholdEnv(TextEnv):
     def expert(self, observation: str) -> Expert:
         """Return the belief-based expert, which sees only texts."""
         return Expert(observation)
+
+    def disturbance(self, rng: random.Random) -> str:
+        """Return a random command about this room, as often admissible as not."""
+        return random_command(self._playing(), rng)
 
     def snapshot(self) -> Snapshot:
         """Freeze the episode."""
