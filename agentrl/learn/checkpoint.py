@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent: written aside, hashed, then renamed.
 
-A checkpoint is a folder: `model/` in the hub's format, `optimizer.pt`, `state.json`, and `manifest.json` with the
-SHA-256 of every file. Resuming takes the newest whole one and says which it passed over.
+A checkpoint is a folder: `model/` in the hub's format, `optimizer.pt`, `state.json`, and `manifest.json` with
+the SHA-256 of every file. Resuming takes the newest whole one and says which it passed over.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentrl.errors import RunDirectoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 MANIFEST = "manifest.json"
 
@@ -54,8 +54,8 @@ def write_checkpoint(folder: Path, name: str, fill: Callable[[Path], None]) -> P
         if not isinstance(error, writing_errors()):
             raise
         raise RunDirectoryError(
-            f"the checkpoint {final} could not be written: {error}. Free some space or make the folder writable, "
-            "then resume: earlier checkpoints are whole."
+            f"the checkpoint {final} could not be written: {error}. Free some space or make the folder "
+            "writable, then resume: earlier checkpoints are whole."
         ) from error
     return final
 

@@ -124,9 +124,9 @@ class Streams:
 
     def samples(self, streams: Index) -> Index:
         """(n,) indices into the sampled tokens of the given streams, in row order."""
+        start = self.sample_start.tolist()
         return np.concatenate(
-            [np.arange(self.sample_start[s], self.sample_start[s + 1]) for s in streams]
-            or [np.zeros(0, np.int64)]
+            [np.arange(start[s], start[s + 1]) for s in streams.tolist()] or [np.zeros(0, np.int64)]
         )
 
     def rows(self, streams: Index, device: str = "cpu") -> Rows:

@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
-
 from agentrl.errors import AlgorithmError
 from agentrl.learn.gradient import flat_weights, put_gradient
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
     from agentrl.learn.optimizer import Optimizer
@@ -22,8 +21,8 @@ class Learner:
     """A model with its optimizer.
 
     Args:
-        optimizer: a value that builds the torch optimizers; `most_skipped`: steps with a non-finite gradient that
-            are skipped in a row before the run stops.
+        optimizer: a value that builds the torch optimizers; `most_skipped`: steps with a non-finite gradient
+            that are skipped in a row before the run stops.
     """
 
     model: PreTrainedModel

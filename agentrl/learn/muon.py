@@ -1,8 +1,8 @@
 """Muon in the matrices' own precision, all matrices of one shape in one batched product.
 
-`torch.optim.Muon` orthogonalises in bfloat16, one matrix at a time; on a CPU without bfloat16 units that took ten
-times as long as this and 40 % of a training step. Rule: Jordan et al. 2024 (Newton-Schulz of degree five, Nesterov
-momentum), learning rates scaled by sqrt(max(1, rows / columns)) as there.
+`torch.optim.Muon` orthogonalises in bfloat16, one matrix at a time; on a CPU without bfloat16 units that took
+ten times as long as this and 40 % of a training step. Rule: Jordan et al. 2024 (Newton-Schulz of degree five,
+Nesterov momentum), learning rates scaled by sqrt(max(1, rows / columns)) as there.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class BatchedMuon(torch.optim.Optimizer):
     def _momentum(self, matrix: torch.nn.Parameter, momentum: float) -> torch.Tensor:
         gradient = matrix.grad
         if gradient is None:
-            raise RuntimeError("a matrix without gradient")  # noqa: TRY003  # _by_shape leaves them out
+            raise RuntimeError("a matrix without gradient")  # _by_shape leaves them out
         state = self.state[matrix]
         if "average" not in state:
             state["average"] = torch.zeros_like(gradient)

@@ -66,8 +66,8 @@ class AdamW:
 class Muon:
     """Muon for the hidden matrices and AdamW for embeddings, the head, norms and biases.
 
-    `lr` is in Muon's own units (Jordan et al. 2024), about the change of a matrix's spectral norm in one step:
-    0.02 trains from scratch, a tenth and less refines.
+    `lr` is in Muon's own units (Jordan et al. 2024), about the change of a matrix's spectral norm in one
+    step: 0.02 trains from scratch, a tenth and less refines.
     """
 
     lr: Number = 2e-3

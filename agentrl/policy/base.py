@@ -90,10 +90,14 @@ class Policy(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call it."""
+        ...
 
     @property
-    def renderer(self) -> Renderer | None: ...
+    def renderer(self) -> Renderer | None:
+        """What turns its text into tokens, if it has tokens."""
+        ...
 
     async def generate(self, request: Request) -> Sample:
         """Draw one turn. Raises `PolicyError` for what it cannot do; infrastructure errors propagate."""

@@ -1,7 +1,7 @@
 """A small Qwen2-architecture model and a tokenizer trained on a world's own text, both made on the spot.
 
 Source of the choices: measured on CPU; the library's default initialisation (std 0.02) is far too small for
-hidden sizes up to 256, and names such as "sinkbasin 1" as single tokens turn copying into a one-token pointer.
+hidden sizes up to 256, and a name such as "sinkbasin 1" as one token turns copying into a one-token pointer.
 """
 
 from __future__ import annotations
@@ -79,8 +79,11 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>", additional_special_tokens=["<|act|>"]
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        additional_special_tokens=["<|act|>"],
     )
 
 
@@ -102,7 +105,7 @@ _CUT = re.compile(NAME_PATTERN + r"|\n")
 
 
 def build_model(tokenizer: PreTrainedTokenizerBase, shape: ModelShape, *, seed: int) -> PreTrainedModel:
-    """Build a Qwen2-architecture model for `tokenizer` from a config and initialise it for training from scratch.
+    """Build a Qwen2-architecture model for `tokenizer`, initialised for training from scratch.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
@@ -122,17 +125,22 @@ def build_model(tokenizer: PreTrainedTokenizerBase, shape: ModelShape, *, seed: 
         max_position_embeddings=shape.context,
         tie_word_embeddings=shape.tied,
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=_id_of(tokenizer.pad_token_id),
+        eos_token_id=_id_of(tokenizer.eos_token_id),
         bos_token_id=None,
     )
     model = Qwen2ForCausalLM(config)
     initialize(model, torch.Generator().manual_seed(seed))
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    return model
+
+
+def _id_of(token: object) -> int | None:
+    return token if isinstance(token, int) else None
 
 
 def initialize(model: PreTrainedModel, generator: torch.Generator) -> None:
-    """Initialise every weight: embeddings 0.05, matrices 1/sqrt(fan in), residual outputs also over sqrt(2 L)."""
+    """Initialise each weight: embeddings 0.05, matrices 1/sqrt(fan in), residual outputs also sqrt(2 L)."""
     import torch
 
     layers = int(model.config.num_hidden_layers)
@@ -143,5 +151,7 @@ def initialize(model: PreTrainedModel, generator: torch.Generator) -> None:
             elif "embed" in name or "lm_head" in name:
                 parameter.normal_(0.0, 0.05, generator=generator)
             else:
-                residual = math.sqrt(2 * layers) if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+                residual = (
+                    math.sqrt(2 * layers) if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+                )
                 parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[1]) / residual, generator=generator)

@@ -43,7 +43,9 @@ class ExpertPolicy:
         if known is None:
             player = self.begin(request.observation)
             if player is None:
-                raise PolicyError("this environment has no expert; define expert() on it or evaluate another policy.")
+                raise PolicyError(
+                    "this environment has no expert; define expert() on it or evaluate another policy."
+                )
         else:
             player, last = known
             player.observe(last, request.observation)

@@ -42,7 +42,7 @@ def load_model(
             f"no model could be loaded from the {kind} {path!r}: {str(error).splitlines()[0]} "
             "Give a folder that holds config.json, weights and a tokenizer."
         ) from error
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     return model, renderer_for(tokenizer, kind=renderer)
 
 
@@ -93,4 +93,4 @@ def _quiet() -> None:
     """Keep transformers' progress bars for single small files off the terminal."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped

@@ -68,7 +68,7 @@ class Markup:
 
     def __post_init__(self) -> None:
         for token in (self.act, self.end):
-            if self.tokenizer.convert_tokens_to_ids(token) in {None, self.tokenizer.unk_token_id}:
+            if self.tokenizer.convert_tokens_to_ids(token) in (None, self.tokenizer.unk_token_id):
                 raise TemplateError(
                     f"the tokenizer has no token {token!r}, which the append-only markup needs; "
                     "add it with tokenizer.add_special_tokens, or use a tokenizer with a chat template."
@@ -105,26 +105,31 @@ class Markup:
 class ChatTemplate:
     """Turns through the tokenizer's own chat template; a turn's suffix is found by difference.
 
-    The template is applied to short dummy conversations only: history is never rendered again. A template that
-    rewrites earlier turns is refused by `check_prefix_stable`. Special tokens that an observation writes stay text.
+    The template is applied to short dummy conversations only: history is never rendered again. A template
+    that rewrites earlier turns is refused by `check_prefix_stable`. Special tokens that an observation writes
+    stay text.
     """
 
     tokenizer: PreTrainedTokenizerBase
     observation_role: str = "user"
 
-    @functools.cached_property
+    @property
     def stop_tokens(self) -> tuple[int, ...]:
         """The end-of-turn token of the template and the end-of-sequence token.
 
         Raises:
             TemplateError: there is neither, so a turn could not end.
         """
+        return self._stop_tokens
+
+    @functools.cached_property
+    def _stop_tokens(self) -> tuple[int, ...]:
         eos = self.tokenizer.eos_token_id
         found = [*self._closing_token, *([eos] if isinstance(eos, int) else [])]
         if not found:
             raise TemplateError(
-                "the chat template closes a turn with no special token and the tokenizer has no eos_token, so "
-                "turns could not end. Set tokenizer.eos_token, or use the append-only markup."
+                "the chat template closes a turn with no special token and the tokenizer has no eos_token, "
+                "so turns could not end. Set tokenizer.eos_token, or use the append-only markup."
             )
         return tuple(dict.fromkeys(found))
 
@@ -200,7 +205,7 @@ class ChatTemplate:
         )
         return closing[:1] if closing[:1] and closing[0] in self._special_ids.values() else ()
 
-    def _apply_text(self, messages: list[dict[str, str]], *, prompt: bool = False) -> str:
+    def _apply_text(self, messages: list[dict[str, str]], prompt: bool = False) -> str:
         try:
             return str(
                 self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
@@ -231,8 +236,8 @@ def _after_mark(text: str) -> str:
 
 
 _REWRITES = (
-    "the chat template changes earlier turns when a turn is added, so tokens the model has seen would differ from "
-    "those it is trained on. Use a template that only appends (most '*_training' variants do), set "
+    "the chat template changes earlier turns when a turn is added, so tokens the model has seen would differ "
+    "from those it is trained on. Use a template that only appends (most '*_training' variants do), set "
     '`model.renderer = "markup"`, or train with one fresh stream for each turn.'
 )
 
@@ -243,17 +248,13 @@ def check_prefix_stable(
     """Raise `TemplateError` where rendering k + 1 turns does not begin with the rendering of k turns.
 
     Args:
-        renderer: `Markup` is stable by construction; a `ChatTemplate` is tried on a conversation of three turns.
+        renderer: `Markup` is stable by construction; a `ChatTemplate` is tried on a talk of three turns.
         apply: renders (messages, generation prompt?) as text, for templates from elsewhere.
     """
     if apply is None:
         if not isinstance(renderer, ChatTemplate):
             return
-        template = renderer._apply_text  # noqa: SLF001  # the check belongs to the class, beside it
-
-        def apply(messages: list[dict[str, str]], prompt: bool) -> str:  # the callback's form
-            return template(messages, prompt=prompt)
-
+        apply = renderer._apply_text  # noqa: SLF001  # the check belongs to the class, beside it
     role = renderer.observation_role if isinstance(renderer, ChatTemplate) else "user"
     messages = [{"role": "user", "content": "You see a door."}]
     seen = apply(messages, True)  # the callback's form

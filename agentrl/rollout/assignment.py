@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Assignment:
     """One trajectory to collect.
 
-    Members of a group share (split, index, seed), so they start equal; `noise` and `member` tell their sampling
-    apart. `attempt` counts retries after infrastructure failures.
+    Members of a group share (split, index, seed), so they start equal; `noise` and `member` tell their
+    sampling apart. `attempt` counts retries after infrastructure failures.
     """
 
     split: str

@@ -63,8 +63,8 @@ async def collect_async(
 ) -> list[Trajectory | Invalid]:
     """Play every assignment; results stand in the order of the assignments.
 
-    An exception in one environment never touches another trajectory: it ends as `Invalid`, after one replay of
-    the same actions in a fresh environment and `retries` new attempts where infrastructure failed.
+    An exception in one environment never touches another trajectory: it ends as `Invalid`, after one replay
+    of the same actions in a fresh environment and `retries` new attempts where infrastructure failed.
 
     Args:
         concurrency: trajectories in flight; a trajectory that ends makes room for the next one at once.

@@ -1,7 +1,7 @@
 """Expert episodes with disturbances, for supervised warm starts.
 
-Now and then a random command is executed instead of the expert's, so that errors and recovery are seen; only the
-expert's own turns are imitated.
+Now and then a random command is executed instead of the expert's, so that errors and recovery are seen; only
+the expert's own turns are imitated.
 """
 
 from __future__ import annotations

@@ -61,8 +61,9 @@ class Episode:
     async def run(self) -> Trajectory | Invalid:
         """Play to the end. Never raises for what the environment or the policy's infrastructure does."""
         seconds = self.play.limits.trajectory_seconds
+        clock = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds) as clock:
+            async with clock:
                 return await self._play()
         except StageFailure as failure:
             return self._invalid(failure.reason, failure.detail)
@@ -145,8 +146,9 @@ class Episode:
         )
         begin = time.perf_counter()
         seconds = self.play.limits.step_seconds
+        clock = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds) as clock:
+            async with clock:
                 sample = await self.play.policy.generate(request)
         except TimeoutError as error:
             if not clock.expired():
@@ -208,7 +210,7 @@ class Episode:
         return self._shown(reply), terminated, truncated
 
     def _ends_itself(self, sample: Sample) -> bool:
-        """Whether the turn's last token closes it; one that a limit or a stop string ended lacks that token."""
+        """Whether the turn's last token closes it; one ended by a limit or a stop string lacks that token."""
         renderer = self.play.policy.renderer
         if renderer is None or sample.tokens is None:
             return sample.finish == "stop"

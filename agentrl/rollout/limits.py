@@ -14,9 +14,9 @@ class Limits:
     Args:
         turns: most turns; the environment's own limit may be lower.
         turn_tokens: most sampled tokens of one turn.
-        trajectory_tokens: most tokens of a stream, prompt and samples; None leaves it to the policy's context.
+        trajectory_tokens: most tokens of a stream, prompt and samples; None leaves it to the policy.
         observation_tokens: longer observations are cut in the middle; None never cuts.
-        step_seconds: deadline of one `reset` or `step` of an environment that blocks, and of one turn of the policy.
+        step_seconds: deadline of one `reset` or `step` of an environment that blocks, and of a policy's turn.
         trajectory_seconds: wall-clock bound of a whole trajectory; None has none (reproducible runs).
     """
 

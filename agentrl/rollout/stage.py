@@ -158,7 +158,8 @@ class Stage:
             raise StageFailure(
                 InvalidReason.ENVIRONMENT_ERROR,
                 "the environment is not deterministic: replayed with the same seed and actions, "
-                f"observation {place} was {seen[place][:80]!r} instead of {self.seen[place][:80]!r}. Draw from env.rng only.",
+                f"observation {place} was {seen[place][:80]!r} instead of {self.seen[place][:80]!r}. "
+                "Draw from env.rng only.",
             )
 
     async def _broken(self, error: Exception) -> StageFailure:

@@ -20,7 +20,7 @@ from agentrl.run.state import RunState
 from agentrl.trajectory.store import JournalWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
     from types import FrameType
 
@@ -69,7 +69,7 @@ class Bench:
         """Wall-clock seconds of the run, earlier parts of a resumed run included."""
         return self.state.seconds + time.monotonic() - self._begun
 
-    # -- phases ------------------------------------------------------------------------------------------------
+    # -- phases --------------------------------------------------------------------------------------------
 
     def begin(self, phase: str, optimizer: Optimizer, most_skipped: int = 20) -> int:
         """Enter a phase with a fresh optimizer, or with the restored one; return the steps already done."""
@@ -82,7 +82,7 @@ class Bench:
         return self.state.step
 
     @contextmanager
-    def working(self, phase: str) -> Iterator[None]:
+    def working(self, phase: str) -> Generator[None]:
         """Count the CPU-seconds of the enclosed work towards a phase."""
         before = self.crew.cpu_seconds
         yield
@@ -115,7 +115,7 @@ class Bench:
         if self._journal is not None:
             self._journal.close()
 
-    # -- checkpoints -------------------------------------------------------------------------------------------
+    # -- checkpoints ---------------------------------------------------------------------------------------
 
     def save(self, name: str = "") -> Path:
         """Write a checkpoint of the state as it is now."""
@@ -176,7 +176,8 @@ class Bench:
         if not is_whole(path):
             what = "a damaged" if path.exists() else "no"
             raise RunDirectoryError(
-                f"the run has {what} checkpoint {name!r} in {self.directory.checkpoints}. Start the run again."
+                f"the run has {what} checkpoint {name!r} in {self.directory.checkpoints}. "
+                "Start the run again."
             )
         return path
 
@@ -203,7 +204,7 @@ def open_bench(
     progress: Progress,
     *,
     resume: bool,
-) -> Iterator[Bench]:
+) -> Generator[Bench]:
     """Build the workbench, continue from a checkpoint if asked to, and clear up at the end."""
     import torch
 
@@ -227,7 +228,7 @@ def open_bench(
 
 
 @contextmanager
-def _signals(bench: Bench) -> Iterator[None]:
+def _signals(bench: Bench) -> Generator[None]:
     """Let SIGINT and SIGTERM stop the run after the current step; a second signal stops it at once."""
 
     def handle(number: int, _: FrameType | None) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from agentrl.errors import ConfigError, did_you_mean
 from agentrl.run.outcome import SCHEMA
+from agentrl.run.settings import Arguments
 from agentrl.run.statistics import holm, paired_difference
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class SavedEnvironment(msgspec.Struct):
     """The world of an evaluation."""
 
     id: str
-    kwargs: dict[str, bool | int | float | str | list[str]] = {}
+    kwargs: Arguments = {}
 
 
 class SavedSuite(msgspec.Struct):

@@ -1,7 +1,7 @@
 """Shards on processes: the second core rolls out, evaluates and differentiates beside the first.
 
-Work is cut by shard, in a fixed order, and results are merged in that order; how many processes hold the shards
-changes the time and nothing else. Each process has one torch thread. Every wait has a deadline.
+Work is cut by shard, in a fixed order, and results are merged in that order; how many processes hold the
+shards changes the time and nothing else. Each process has one torch thread. Every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import signal
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, TypeVar, cast
 
 from agentrl.errors import AgentrlError, RolloutError
 from agentrl.run.shard import Shard, cpu_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
     from pathlib import Path
@@ -31,13 +31,15 @@ if TYPE_CHECKING:
     from agentrl.policy.render import Renderer
     from agentrl.run.settings import EnvironmentSettings, LimitSettings, ModelSettings
 
-Result = TypeVar("Result", covariant=True)
+Result_co = TypeVar("Result_co", covariant=True)
 
 
-class Job(Protocol[Result]):
+class Job(Protocol[Result_co]):
     """Something a shard does; picklable."""
 
-    def __call__(self, shard: Shard) -> Result: ...
+    def __call__(self, shard: Shard) -> Result_co:
+        """Do it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Crew:
             )
         return self._own[number]
 
-    def run(self, jobs: Sequence[Job[Result]], weights: torch.Tensor | None = None) -> list[Result]:
+    def run(self, jobs: Sequence[Job[Result_co]], weights: torch.Tensor | None = None) -> list[Result_co]:
         """Do job k on shard k, and return the results in that order.
 
         Args:
@@ -93,9 +95,9 @@ class Crew:
         shares = self._shares(len(jobs))
         for helper, share in zip(self._helpers, shares[1:], strict=True):
             helper.send(weights, [(number, jobs[number]) for number in share])
-        done: dict[int, Result] = {number: jobs[number](self._shard(number)) for number in shares[0]}
+        done: dict[int, Result_co] = {number: jobs[number](self._shard(number)) for number in shares[0]}
         for helper, share in zip(self._helpers, shares[1:], strict=True):
-            done.update(zip(share, cast("list[Result]", helper.receive(self.patience)), strict=True))
+            done.update(zip(share, cast("list[Result_co]", helper.receive(self.patience)), strict=True))
         return [done[number] for number in range(len(jobs))]
 
     def _shares(self, jobs: int) -> list[list[int]]:
@@ -117,7 +119,7 @@ class Crew:
         for shard in self._own.values():
             shard.close()
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -243,7 +245,7 @@ class Helper:
 
 
 @contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def _interrupts_blocked() -> Generator[None]:
     """Keep Ctrl-C from a process that is being started until it ignores it; ours comes when this ends."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

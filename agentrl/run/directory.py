@@ -331,20 +331,22 @@ def _git_state() -> dict[str, object]:
     if not (here / ".git").exists():
         return {}
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=False
-        )  # git of the user's path
-        changed = subprocess.run(
-            ["git", "status", "--porcelain"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )  # likewise
+        commit = _git(here, "rev-parse", "HEAD")
+        return {"commit": commit, "changed": bool(_git(here, "status", "--porcelain"))}
     except (OSError, subprocess.TimeoutExpired):
         return {}
-    return {"commit": commit.stdout.strip(), "changed": bool(changed.stdout.strip())}
+
+
+def _git(here: Path, *arguments: str) -> str:
+    ended = subprocess.run(  # noqa: S603  # fixed arguments, no shell
+        ["git", *arguments],  # noqa: S607  # the git of the user's PATH
+        cwd=here,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    return ended.stdout.strip()
 
 
 def _number(value: object) -> object:

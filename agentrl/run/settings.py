@@ -13,6 +13,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Plain = bool | int | float | str
+Arguments = dict[str, Plain | list[str] | dict[str, Plain]]
+"""Of a world's constructor, as TOML gives them; a table stands for nested settings."""
 
 
 class EnvironmentSettings(Settings):
@@ -23,7 +26,7 @@ class EnvironmentSettings(Settings):
     """
 
     id: str
-    kwargs: dict[str, bool | int | float | str | list[str]] = {}
+    kwargs: Arguments = Field(default_factory=dict)
     split: str = "train"
     protocol: str = "auto"
 

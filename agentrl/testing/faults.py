@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ class FaultyEnv(TextEnv):
         self.env.turn_key = self.turn_key
         return self.env.step(action)
 
-    @property
+    @functools.cached_property
     def toolbox(self) -> Toolbox:
         """The tools of the wrapped environment."""
         return self.env.toolbox

@@ -44,6 +44,7 @@ def problem(folder: Path, text: str, *overrides: str) -> str:
 def test_a_file_and_overrides_give_settings(tmp_path: Path) -> None:
     settings = load(TrainSettings, write(tmp_path, GOOD), ["rl.steps=7", "rl.algorithm=GRPO", "seed=5"])
     assert (settings.rl.steps, settings.rl.algorithm, settings.seed) == (7, "GRPO", 5)
+    assert settings.rl.optimizer is not None
     assert settings.rl.optimizer.learning_rate == 1e-4
 
 
@@ -55,7 +56,7 @@ def test_a_file_and_overrides_give_settings(tmp_path: Path) -> None:
         ("[rl]\nsteps = 'three'", ["line 4", "rl.steps = 'three'", "valid integer"]),
         ("[reinforce]\nsteps = 3", ["line 3", "no setting 'reinforce'"]),
         ("[model]\nhidden = 30", ["line 3", "multiple of heads"]),
-        ("[environment.kwargs]\nsettings = {a = 1}", ["line 4", "environment.kwargs.settings"]),
+        ("[environment.kwargs]\nsettings = {a = [1]}", ["line 4", "environment.kwargs.settings"]),
     ],
 )
 def test_a_wrong_value_is_named_with_file_and_line(tmp_path: Path, line: str, said: list[str]) -> None:

@@ -36,8 +36,9 @@ DROPS_THINK = (
 COUNTS = "{{ messages | length }} messages\n" + CHATML
 OPENS_THINK = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
 LLAMA_2 = (
-    "{{ bos_token }}" + LOOP + "{% if m.role == 'assistant' %} {{ m.content }} </s>{% elif m.role == 'user' %}"
-    "<s>[INST] {{ m.content }} [/INST]{% else %}{{ raise_exception('no such role') }}{% endif %}{% endfor %}"
+    "{{ bos_token }}" + LOOP + "{% if m.role == 'assistant' %} {{ m.content }} </s>"
+    "{% elif m.role == 'user' %}<s>[INST] {{ m.content }} [/INST]"
+    "{% else %}{{ raise_exception('no such role') }}{% endif %}{% endfor %}"
 )  # fmt: skip
 STABLE = {
     "chatml": CHATML,

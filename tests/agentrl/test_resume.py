@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, damaged and resumed: in reproducible mode the end is the same, bit for bit."""
+"""Runs that are killed, stopped, damaged and resumed: a reproducible run ends the same, bit for bit."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Kill(BaseException):
     """Ends a run where it stands, as SIGKILL would: nothing catches it and nothing is saved."""
 
 
-# -- the same again ----------------------------------------------------------------------------------------------
+# -- the same again ----------------------------------------------------------------------------------------
 
 
 def test_two_runs_with_one_seed_are_identical_and_another_seed_is_not(tmp_path: Path, whole: Outcome) -> None:
@@ -162,7 +162,7 @@ def test_two_processes_are_one(tmp_path: Path, whole: Outcome) -> None:
     check(tmp_path / "run", whole)
 
 
-# -- kills -------------------------------------------------------------------------------------------------------
+# -- kills -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def call(*args, **kwargs):
         check(folder, whole)
 
 
-# -- signals -----------------------------------------------------------------------------------------------------
+# -- signals -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -307,7 +307,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, whole: Outcome) -> None:
     check(tmp_path, whole)
 
 
-# -- damage ------------------------------------------------------------------------------------------------------
+# -- damage ------------------------------------------------------------------------------------------------
 
 
 def broken_off(folder: Path, step: int = 5) -> list[Path]:
@@ -362,7 +362,7 @@ def test_what_was_written_after_the_checkpoint_is_forgotten(tmp_path: Path, whol
     check(tmp_path, whole)
 
 
-# -- refusals ----------------------------------------------------------------------------------------------------
+# -- refusals ----------------------------------------------------------------------------------------------
 
 
 def test_changed_settings_are_shown_and_refused_unless_told(tmp_path: Path) -> None:

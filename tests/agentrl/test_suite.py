@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 import agentrl
+from agentrl.config import load
 from agentrl.errors import ConfigError, PolicyError, RegistryError, RunDirectoryError
 from agentrl.policy.scripted import RandomPolicy, ScriptedPolicy
 from agentrl.rollout.easy import collect
 from agentrl.run.compare import compare
 from agentrl.run.evaluate import evaluate
 from agentrl.run.players import player_of
+from agentrl.run.scenarios import find
+from agentrl.run.settings import TrainSettings
 from agentrl.run.suite import EvaluationSuite
 from agentrl.trajectory import Trajectory
 from agentrl.trajectory.store import read_journal
@@ -205,6 +208,14 @@ def test_two_scenarios_of_one_name_are_refused() -> None:
     twice = [{"split": "test"}, {"split": "test"}]
     with pytest.raises(ValueError, match="two scenarios are called 'test'"):
         EvaluationSuite.model_validate({"environment": {"id": "doors/Door-v0"}, "scenario": twice})
+
+
+def test_the_household_is_judged_as_it_is_trained() -> None:
+    trained = load(TrainSettings, find("household/train"))
+    judged = load(EvaluationSuite, find("household/eval"))
+    assert judged.environment == trained.environment
+    assert judged.limits == trained.limits
+    assert judged.model.context == trained.model.context
 
 
 def test_a_suite_without_models_loads_no_torch(tmp_path: Path) -> None:

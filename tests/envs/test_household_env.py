@@ -88,7 +88,7 @@ def test_settings_by_name_and_by_value() -> None:
     assert HouseholdEnv("alfworld").settings is ALFWORLD
     two_rooms = HouseholdSettings(rooms=("kitchen", "bedroom"))
     assert HouseholdEnv(two_rooms).settings is two_rooms
-    with pytest.raises(ConfigError, match=r"'huge'; the presets are small, medium, alfworld"):
+    with pytest.raises(ConfigError, match=r"'huge'; the presets are two_rooms, small, medium, alfworld"):
         HouseholdEnv("huge")
 
 

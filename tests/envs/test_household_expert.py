@@ -13,6 +13,7 @@ from agentrl_envs.household import (
     MEDIUM,
     SMALL,
     SPLITS,
+    TWO_ROOMS,
     Expert,
     HouseholdSettings,
     World,
@@ -25,7 +26,7 @@ from agentrl_envs.household.generate import expert_steps
 from agentrl_envs.household.language import NOTHING
 from agentrl_envs.household.tasks import PICK_AND_PLACE, TASK_TYPES
 
-SIZES = [(SMALL, 300, 60), (MEDIUM, 100, 80), (ALFWORLD, 60, 100)]
+SIZES = [(SMALL, 300, 60), (TWO_ROOMS, 300, 60), (MEDIUM, 100, 80), (ALFWORLD, 60, 100)]
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -48,7 +49,7 @@ def test_it_gives_no_useless_command_when_undisturbed(task_type: str) -> None:
 
 
 @pytest.mark.parametrize("noise", [0.25, 0.5, 0.75])
-@pytest.mark.parametrize(("settings", "count"), [(SMALL, 150), (ALFWORLD, 30)])
+@pytest.mark.parametrize(("settings", "count"), [(SMALL, 150), (TWO_ROOMS, 150), (ALFWORLD, 30)])
 def test_it_solves_every_task_under_noise(settings: HouseholdSettings, count: int, noise: float) -> None:
     for index in range(count):
         task = make_task(settings, "train", index)

@@ -90,6 +90,30 @@ def test_the_expert_of_a_task_is_the_expert_of_the_environment(env: TextWorldEnv
 
 
 @needs_textworld
+def test_the_expert_wins_through_disturbances(env: TextWorldEnv) -> None:
+    assert env.expert("") is None
+    rng = random.Random(0)
+    observation, _ = env.reset(options=at(1))
+    expert = env.expert(observation)
+    assert expert is not None
+    info: dict[str, object] = {}
+    while "success" not in info:
+        command = env.disturbance(rng) if rng.random() < 0.5 else expert.act()
+        observation, _, _, _, info = env.step(command)
+        expert.observe(command, observation)
+    assert info["success"] is True
+
+
+@needs_textworld
+def test_disturbances_change_nothing(env: TextWorldEnv) -> None:
+    env.reset(options=at(2))
+    before = env.state_key()
+    for command in {env.disturbance(random.Random(seed)) for seed in range(20)}:
+        env.step(command)
+        assert env.state_key() == before
+
+
+@needs_textworld
 def test_random_play_is_reproducible_valid_and_hardly_ever_wins(env: TextWorldEnv) -> None:
     totals: list[float] = []
     for index in range(GAMES):

@@ -16,6 +16,7 @@ from agentrl_envs.household.settings import (
     PRESETS,
     SMALL,
     SPLITS,
+    TWO_ROOMS,
     HouseholdSettings,
 )
 from agentrl_envs.household.sim import State, World
@@ -31,6 +32,7 @@ __all__ = [
     "SMALL",
     "SPLITS",
     "TASK_TYPES",
+    "TWO_ROOMS",
     "Expert",
     "Goal",
     "House",

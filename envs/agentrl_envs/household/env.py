@@ -43,12 +43,13 @@ class HouseholdEnv(TextEnv):
     A command that is not admissible is answered with "Nothing happens." and marked `info["valid"] = False`.
 
     Args:
-        settings: the size of the household, or the name of a preset: "small", "medium" or "alfworld".
+        settings: the size of the household, or the name of a preset: "two_rooms", "small", "medium" or
+            "alfworld".
         instructions: whether `system_text` lists the commands; a model trained on this world needs no list.
         render_mode: None or "ansi".
 
     Raises:
-        ConfigError: there is no preset of that name.
+        ConfigError: there is no preset of that name, or `settings` is neither.
     """
 
     splits: ClassVar[tuple[str, ...]] = SPLITS
@@ -62,6 +63,11 @@ class HouseholdEnv(TextEnv):
     ) -> None:
         super().__init__(render_mode=render_mode)
         self.settings = preset(settings) if isinstance(settings, str) else settings
+        if not isinstance(self.settings, HouseholdSettings):
+            raise ConfigError(
+                f"settings must be HouseholdSettings or the name of a preset ({', '.join(PRESETS)}); "
+                f"got {settings!r}."
+            )
         self.instructions = instructions
         self._world: World | None = None
         self._belief = Belief(())

@@ -79,7 +79,7 @@ SMALL: Final = HouseholdSettings()
 TWO_ROOMS: Final = HouseholdSettings(
     rooms=("kitchen", "bedroom"), object_types_per_room=6, max_receptacles_per_type=2
 )
-"""As small, with half the vocabulary: kitchens and bedrooms, six portable object types in each; all six task types."""
+"""As small, with half the vocabulary: kitchens and bedrooms, six object types in each, all six task types."""
 
 MEDIUM: Final = HouseholdSettings(
     receptacles=(12, 16),

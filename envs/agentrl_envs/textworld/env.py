@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 from agentrl.errors import ConfigError, EnvironmentUsageError
 from agentrl.world.env import Task, TextEnv
 from agentrl.world.protocol import PlainText
+from agentrl_envs.textworld.expert import WalkthroughExpert
 from agentrl_envs.textworld.library import Library, default_folder, require_textworld
 from agentrl_envs.textworld.session import Mark, Session
 from agentrl_envs.textworld.settings import MAX_GAMES, SPLITS, game_of, recipe_of
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Hashable, Mapping, Sequence
 
     from agentrl.world.env import StepResult
@@ -24,6 +26,7 @@ _NOT_EPISODE: Final = frozenset({
     "_session", "_library", "observation_space", "action_space", "protocol", "toolbox", "render_mode",
     "game", "max_steps", "reward", "train_games", "valid_games",
 })  # fmt: skip
+_IDLE: Final = ("look", "inventory", "goal")
 _SYSTEM: Final = (
     "You play a text game. Each turn, write one command and nothing else, for example: look, inventory, "
     "go north, open chest, take key from chest, unlock door with key. The command `goal` repeats your task."
@@ -165,6 +168,15 @@ class TextWorldEnv(TextEnv):
     def admissible(self) -> Sequence[str] | None:
         """Return the commands that would do something now. For checks and random play only."""
         return None if self._phase == "new" else self._session.commands()
+
+    def expert(self, observation: str) -> WalkthroughExpert | None:
+        """Return the player of the walkthrough of the current task; None before `reset`. Privileged."""
+        del observation
+        return None if self._phase == "new" else WalkthroughExpert.for_env(self)
+
+    def disturbance(self, rng: random.Random) -> str:
+        """Return a command that changes nothing, so that the walkthrough still leads to the goal."""
+        return rng.choice(_IDLE)
 
     def walkthrough(self) -> tuple[str, ...]:
         """Return the generator's solution of the current task, from its beginning. Privileged."""

@@ -21,11 +21,15 @@ class WalkthroughExpert:
     """Gives the generator's walkthrough one command at a time, whatever it observes.
 
     Privileged: the commands come from the game's file and not from what the agent has seen, so imitating them
-    can ask for knowledge that the observations do not give (where a thing is, before it was found). It cannot
-    recover when other commands come between its own; after the last one it looks around.
+    can ask for knowledge that the observations do not give (where a thing is, before it was found). Commands
+    in between must change nothing, since it goes on where it was; after the last one it looks around.
 
-    >>> WalkthroughExpert(["take coin"])("You see a coin.")
-    'take coin'
+    >>> expert = WalkthroughExpert(["open box", "take coin"])
+    >>> expert.act()
+    'open box'
+    >>> expert.observe("look", "You see a box.")
+    >>> expert("You see a box."), expert("You see a coin.")
+    ('open box', 'take coin')
     """
 
     def __init__(self, commands: Sequence[str]) -> None:
@@ -43,6 +47,17 @@ class WalkthroughExpert:
         return cls(env.walkthrough())
 
     def __call__(self, observation: str) -> str:
+        """Return the next command and count it as carried out."""
+        command = self.act()
+        self.observe(command, observation)
+        return command
+
+    def act(self) -> str:
         """Return the next command."""
-        del observation
-        return self._rest.pop(0) if self._rest else "look"
+        return self._rest[0] if self._rest else "look"
+
+    def observe(self, command: str, feedback: str) -> None:
+        """Go on after the walkthrough's own command, and stay where another one was carried out."""
+        del feedback
+        if self._rest and command == self._rest[0]:
+            del self._rest[0]

@@ -85,8 +85,12 @@ class Library:
         try:
             ended = subprocess.run(  # noqa: S603  # our own file, no shell, nothing of the agent's
                 [sys.executable, "-P", "-W", "ignore", str(_MAKER)],
-                input=json.dumps(jobs), capture_output=True, text=True, check=False,
-                timeout=_SECONDS_PER_GAME * len(jobs), env={**os.environ, "PYTHONHASHSEED": "0"},
+                input=json.dumps(jobs),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_SECONDS_PER_GAME * len(jobs),
+                env={**os.environ, "PYTHONHASHSEED": "0"},
             )
         except subprocess.TimeoutExpired as error:
             raise EnvironmentFault(f"{len(jobs)} TextWorld games took over {error.timeout} s.") from error

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 ATTEMPTS = 10
 _STRIDE = 10_000_000
 _OPTIONS = {
-    "rooms": "nb_rooms", "objects": "nb_objects", "quest_length": "quest_length",
-    "quest_breadth": "quest_breadth", "parallel_quests": "nb_parallel_quests",
+    "rooms": "nb_rooms",
+    "objects": "nb_objects",
+    "quest_length": "quest_length",
+    "quest_breadth": "quest_breadth",
+    "parallel_quests": "nb_parallel_quests",
 }
 
 

@@ -149,8 +149,11 @@ class Recipe:
         settings = dataclasses.asdict(self.game)
         grammar = settings.pop("grammar")
         return {
-            "family": self.game.family, "settings": settings, "grammar": grammar,
-            "seed": self.seed, "foods": self.foods,
+            "family": self.game.family,
+            "settings": settings,
+            "grammar": grammar,
+            "seed": self.seed,
+            "foods": self.foods,
         }
 
     def key(self, version: str) -> str:
