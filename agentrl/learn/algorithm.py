@@ -18,11 +18,11 @@ from agentrl.credit.part import Description, Printed, name_of, rebuild, resolve
 from agentrl.credit.part import describe as describe_part
 from agentrl.credit.reward import Reward, environment_reward
 from agentrl.errors import AlgorithmError
-from agentrl.learn.average import Average, token_mean
+from agentrl.learn.average import Average, CreditAverage, token_mean
 from agentrl.learn.optimizer import AdamW, Optimizer
 from agentrl.learn.ratio import Ratio, token_ratio
-from agentrl.learn.surrogate import Clip, Surrogate
-from agentrl.learn.weight import TokenWeight, equal_weight
+from agentrl.learn.surrogate import Clip, Situated, Surrogate
+from agentrl.learn.weight import CreditWeight, TokenWeight, equal_weight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,10 +90,10 @@ class Algorithm(Printed):
     reward: Reward = environment_reward
     keep: Keep = keep_all
     advantage: Advantage = Relative()  # noqa: RUF009  # frozen, so sharing one is safe
-    token_weight: TokenWeight = equal_weight
+    token_weight: TokenWeight | CreditWeight = equal_weight
     ratio: Ratio = token_ratio
-    surrogate: Surrogate = Clip(0.2, 0.2)  # noqa: RUF009  # frozen
-    average: Average = token_mean
+    surrogate: Surrogate | Situated = Clip(0.2, 0.2)  # noqa: RUF009  # frozen
+    average: Average | CreditAverage = token_mean
     penalties: tuple[Penalty, ...] = ()
     optimizer: Optimizer = AdamW()  # noqa: RUF009  # frozen
     epochs: int = 1

@@ -39,7 +39,7 @@ from agentrl.trajectory.batch import GOLD_LOGPROB, GOLD_LOGPROB_FINAL, VALUE, Ba
 
 def credit(part: Advantage, batch: Batch) -> list[float]:
     reward = batch.reward.astype(np.float64)
-    return np.asarray(part(batch, reward, keep_all(batch, reward))).tolist()
+    return [float(figure) for figure in part(batch, reward, keep_all(batch, reward))]
 
 
 def outcomes(*groups: list[float]) -> Batch:
