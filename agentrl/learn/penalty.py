@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 Need = Literal["entropy", "reference_logprob"]
 
 
+ROUNDING = 1e-4
+"""A whole likelihood that fell by less did not fall: two forward passes differ by as much."""
+
+
 @dataclass(frozen=True, eq=False)
 class TokenFigures:
     """What a penalty may read of each token, (N,); what the forward pass did not measure is None.
@@ -161,7 +165,7 @@ class LikelihoodDrop:
             raise AlgorithmError("LikelihoodDrop reads old_logprob, advantage and spans; use policy_loss.")
         fall = old - figures.logprob
         whole = fall.new_zeros(spans.streams).index_add(0, spans.stream, fall.detach())
-        fell = (whole > 0)[spans.stream] & (advantage >= 0)
+        fell = (whole > ROUNDING)[spans.stream] & (advantage >= 0)
         return fixed(self.coefficient) * fall.clamp(min=0) * fell
 
 
