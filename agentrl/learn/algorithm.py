@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from agentrl.credit.advantage import Advantage, Relative, Sum
+from agentrl.credit.critic import TokenAdvantage
 from agentrl.credit.keep import Keep, Kept, keep_all
 from agentrl.credit.part import Description, Printed, name_of, rebuild, resolve
 from agentrl.credit.part import describe as describe_part
 from agentrl.credit.reward import Reward, environment_reward
 from agentrl.errors import AlgorithmError
-from agentrl.learn.average import Average, token_mean
+from agentrl.learn.average import Average, CreditAverage, token_mean
 from agentrl.learn.optimizer import AdamW, Optimizer
 from agentrl.learn.ratio import Ratio, token_ratio
-from agentrl.learn.surrogate import Clip, Surrogate
-from agentrl.learn.weight import TokenWeight, equal_weight
+from agentrl.learn.surrogate import Clip, Situated, Surrogate
+from agentrl.learn.weight import CreditWeight, TokenWeight, equal_weight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +44,7 @@ class Credit:
         reward: (S,) reward that credit was computed from.
         kept: which turns carry loss and which trajectories stand in baselines.
         advantage: (S,) advantage of each turn, 0 where the turn carries no loss.
-        advantage_of_sample: (N,) the same on sampled tokens.
+        advantage_of_sample: (N,) the same on sampled tokens; finer, where the part tells tokens apart.
         keep_of_sample: (N,) whether the token carries loss.
         parts: (S,) advantage of each term by name, where the advantage is a sum.
     """
@@ -89,10 +90,10 @@ class Algorithm(Printed):
     reward: Reward = environment_reward
     keep: Keep = keep_all
     advantage: Advantage = Relative()  # noqa: RUF009  # frozen, so sharing one is safe
-    token_weight: TokenWeight = equal_weight
+    token_weight: TokenWeight | CreditWeight = equal_weight
     ratio: Ratio = token_ratio
-    surrogate: Surrogate = Clip(0.2, 0.2)  # noqa: RUF009  # frozen
-    average: Average = token_mean
+    surrogate: Surrogate | Situated = Clip(0.2, 0.2)  # noqa: RUF009  # frozen
+    average: Average | CreditAverage = token_mean
     penalties: tuple[Penalty, ...] = ()
     optimizer: Optimizer = AdamW()  # noqa: RUF009  # frozen
     epochs: int = 1
@@ -128,7 +129,11 @@ class Algorithm(Printed):
         advantage = np.where(kept.loss, advantage, 0.0)
         turn = batch.turn_of_sample
         shown = {name: np.where(kept.loss, part, 0.0) for name, part in parts.items()}
-        credit = Credit(reward, kept, advantage, advantage[turn], kept.loss[turn], shown)
+        of_sample = advantage[turn]
+        if isinstance(self.advantage, TokenAdvantage):
+            finer = _tokens(batch, self.advantage.of_tokens(batch, reward, kept), self.advantage)
+            of_sample = np.where(kept.loss[turn], finer, 0.0)
+        credit = Credit(reward, kept, advantage, of_sample, kept.loss[turn], shown)
         if credit.empty and self.on_empty == "raise":
             raise AlgorithmError(
                 f"{self.keep!r} kept none of {batch.num_turns} turns, so there is nothing to "
@@ -154,6 +159,15 @@ def from_description(description: dict[str, Description]) -> Algorithm:
     if not isinstance(algorithm, Algorithm):
         raise AlgorithmError(f"the run card describes {name_of(algorithm)}, not an Algorithm.")
     return algorithm
+
+
+def _tokens(batch: Batch, values: Floats, part: object) -> Floats:
+    if values.shape != (batch.num_sampled,) or not np.isfinite(values).all():
+        raise AlgorithmError(
+            f"{name_of(part)} gave shape {values.shape}; expected one finite figure per sampled token, "
+            f"({batch.num_sampled},)."
+        )
+    return values.astype(np.float64)
 
 
 def _turns(batch: Batch, values: Floats, part: object) -> Floats:

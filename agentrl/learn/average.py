@@ -8,7 +8,7 @@ exactly.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +31,15 @@ class Average(Protocol):
         ...
 
 
+@runtime_checkable
+class CreditAverage(Protocol):
+    """An average slot that also reads the (N,) advantage."""
+
+    def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:
+        """Return (N,)."""
+        ...
+
+
 def token_mean(batch: Batch, keep: Bools, /) -> Floats:  # noqa: ARG001  # the slot's signature
     """Every token weighs the same (DAPO, arXiv 2503.14476 eq. 8)."""
     return keep / max(int(keep.sum()), 1)
@@ -49,6 +58,47 @@ def trajectory_mean(batch: Batch, keep: Bools, /) -> Floats:
 def group_mean(batch: Batch, keep: Bools, /) -> Floats:
     """Every group weighs the same, and every token within it."""
     return _equal_units(batch.group[batch.trajectory_of_sample], keep)
+
+
+def task_mean(batch: Batch, keep: Bools, /) -> Floats:
+    """Every group weighs the same, every trajectory within it, and every token within that."""
+    row = batch.trajectory_of_sample
+    length = np.bincount(row[keep], minlength=batch.num_trajectories)
+    members = np.bincount(batch.group[length > 0], minlength=int(batch.group.max(initial=-1)) + 1)
+    weight = np.zeros(len(keep))
+    groups = max(int(np.count_nonzero(members)), 1)
+    weight[keep] = 1 / (length[row[keep]] * members[batch.group[row[keep]]] * groups)
+    return weight
+
+
+def trajectory_sum(batch: Batch, keep: Bools, /) -> Floats:
+    """The mean over each trajectory's tokens, summed over trajectories: DCPO's only-token-mean."""
+    length = np.bincount(batch.trajectory_of_sample[keep], minlength=batch.num_trajectories)
+    return keep / np.maximum(length, 1)[batch.trajectory_of_sample]
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """Per group, the token means of positive and of negative advantages, by their shares of trajectories.
+
+    (n+ / n) mean over positive tokens + (n- / n) mean over negative ones, averaged over groups; so long
+    failures do not outweigh short successes. A trajectory of both signs counts to each by its share of
+    tokens. Source: balanced aggregation, from its abstract.
+    """
+
+    def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:
+        """Return (N,)."""
+        row = batch.trajectory_of_sample
+        group, sign = batch.group[row].astype(np.int64), np.sign(advantage).astype(np.int64) + 1
+        length = np.bincount(row[keep], minlength=batch.num_trajectories)
+        share = keep / np.maximum(length, 1)[row]
+        pool = group * 3 + sign
+        size = 3 * (int(batch.group.max(initial=-1)) + 1)
+        tokens, parts = np.bincount(pool[keep], minlength=size), np.bincount(pool, share, size)
+        members = np.bincount(group, share, size // 3)
+        groups = max(int(np.count_nonzero(members)), 1)
+        weight = parts[pool] / np.maximum(tokens[pool] * members[group] * groups, 1e-12)
+        return np.where(keep, weight, 0.0)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ import numpy as np
 
 from agentrl.credit.part import name_of
 from agentrl.errors import AlgorithmError
+from agentrl.learn.average import CreditAverage
 from agentrl.learn.penalty import TokenFigures, k3
 from agentrl.learn.ratio import Spans
-from agentrl.learn.surrogate import Clipping
+from agentrl.learn.surrogate import Clipping, Place, Situated
+from agentrl.learn.weight import CreditWeight
 from agentrl.trajectory.batch import LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB, expand
 
 if TYPE_CHECKING:
@@ -166,13 +168,21 @@ def prepare(
     turn, streams = batch.turn_of_sample, batch.stream_turn_start
     stream = expand(np.arange(len(streams) - 1), streams)[turn]
     spans = Spans(index(turn), index(stream), batch.num_turns, len(streams) - 1)
+    of_sample = credit.advantage_of_sample
+    average, weight = algorithm.average, algorithm.token_weight
+    shares = (
+        average.of_credit(batch, keep, of_sample)
+        if isinstance(average, CreditAverage)
+        else average(batch, keep)
+    )
+    factors = weight.of_credit(batch, keep, of_sample) if isinstance(weight, CreditWeight) else weight(batch)
     needs_reference = "reference_logprob" in algorithm.needs
     return LossInputs(
         old_logprob=figure(old),
-        advantage=figure(credit.advantage_of_sample),
+        advantage=figure(of_sample),
         keep=index(keep, torch.bool),
-        average=figure(algorithm.average(batch, keep)),
-        weight=figure(algorithm.token_weight(batch)),
+        average=figure(shares),
+        weight=figure(factors),
         spans=spans,
         turn_index=index(batch.turn_index[turn]),
         turn_indices=int(batch.turns_per_trajectory.max(initial=0)),
@@ -203,11 +213,18 @@ def policy_loss(
         entropy = entropy[kept]
     own_ratio = logprob - piece.old_logprob
     log_ratio = algorithm.ratio(own_ratio, piece.spans)
-    objective = algorithm.surrogate(log_ratio, piece.advantage, logprob)
+    surrogate = algorithm.surrogate
+    if isinstance(surrogate, Situated):
+        place = Place(own_ratio, piece.old_logprob, piece.spans)
+        objective = surrogate.situated(log_ratio, piece.advantage, place)
+    else:
+        objective = surrogate(log_ratio, piece.advantage, logprob)
     total = -(piece.average * piece.weight * objective).sum()
     parts = {"policy": total.detach()}
     read = entropy if "entropy" in algorithm.needs else None
-    figures = TokenFigures(logprob, read, piece.reference_logprob)
+    figures = TokenFigures(
+        logprob, read, piece.reference_logprob, piece.old_logprob, piece.advantage, piece.spans
+    )
     for penalty in algorithm.penalties:
         term, name = (piece.average * penalty(figures)).sum(), name_of(penalty)
         total = total + term

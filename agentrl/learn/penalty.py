@@ -11,7 +11,13 @@ from agentrl.errors import AlgorithmError
 if TYPE_CHECKING:
     import torch
 
+    from agentrl.learn.ratio import Spans
+
 Need = Literal["entropy", "reference_logprob"]
+
+
+ROUNDING = 1e-4
+"""A whole likelihood that fell by less did not fall: two forward passes differ by as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +28,15 @@ class TokenFigures:
         logprob: current log-probability, with gradient; `entropy`: of the current distribution, with
             gradient.
         reference_logprob: of the reference model, without gradient.
+        old_logprob: before the update; `advantage`, `spans`: as in the loss, all without gradient.
     """
 
     logprob: torch.Tensor
     entropy: torch.Tensor | None = None
     reference_logprob: torch.Tensor | None = None
+    old_logprob: torch.Tensor | None = None
+    advantage: torch.Tensor | None = None
+    spans: Spans | None = None
 
     def require(self, need: Need) -> torch.Tensor:
         """Return a figure. Raises `AlgorithmError` where it was not measured."""
@@ -92,6 +102,71 @@ class Entropy:
     def __call__(self, figures: TokenFigures, /) -> torch.Tensor:
         """Return (N,)."""
         return -fixed(self.coefficient) * figures.require("entropy")
+
+
+@dataclass(frozen=True)
+class KlToOld:
+    """`coefficient` times an estimate of KL(policy || policy before the update) from the drawn token.
+
+    The proximal term of mirror descent policy optimisation; it needs more than one step per batch to act.
+    """
+
+    coefficient: Number
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Names of the figures."""
+        return ()
+
+    def __call__(self, figures: TokenFigures, /) -> torch.Tensor:
+        """Return (N,)."""
+        if figures.old_logprob is None:
+            raise AlgorithmError("KlToOld reads old_logprob; call it through policy_loss.")
+        return fixed(self.coefficient) * ESTIMATORS[self.estimator](figures.old_logprob - figures.logprob)
+
+
+@dataclass(frozen=True)
+class EntropyTarget:
+    """`coefficient` times half the squared distance of the entropy from `target`, in nats."""
+
+    target: Number
+    coefficient: Number = 0.01
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Names of the figures."""
+        return ("entropy",)
+
+    def __call__(self, figures: TokenFigures, /) -> torch.Tensor:
+        """Return (N,)."""
+        gap = figures.require("entropy") - fixed(self.target)
+        return fixed(self.coefficient) * gap.square() / 2
+
+
+@dataclass(frozen=True)
+class LikelihoodDrop:
+    """`coefficient` times the fall of log p since the update began, where it fell: LLDS, from its abstract.
+
+    Only in streams whose whole likelihood fell, and only on tokens whose advantage is not negative.
+    """
+
+    coefficient: Number = 0.1
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Names of the figures."""
+        return ()
+
+    def __call__(self, figures: TokenFigures, /) -> torch.Tensor:
+        """Return (N,)."""
+        old, advantage, spans = figures.old_logprob, figures.advantage, figures.spans
+        if old is None or advantage is None or spans is None:
+            raise AlgorithmError("LikelihoodDrop reads old_logprob, advantage and spans; use policy_loss.")
+        fall = old - figures.logprob
+        whole = fall.new_zeros(spans.streams).index_add(0, spans.stream, fall.detach())
+        fell = (whole > ROUNDING)[spans.stream] & (advantage >= 0)
+        return fixed(self.coefficient) * fall.clamp(min=0) * fell
 
 
 def k1(gap: torch.Tensor) -> torch.Tensor:

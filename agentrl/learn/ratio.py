@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from agentrl.credit.part import Number, fixed
+
 if TYPE_CHECKING:
     import torch
 
@@ -63,3 +65,81 @@ def _shared(log_ratio: torch.Tensor, unit: torch.Tensor, units: int) -> torch.Te
     total = own.new_zeros(units).index_add(0, unit, own)
     count = own.new_zeros(units).index_add(0, unit, own.new_ones(own.shape))
     return (total / count.clamp(min=1))[unit] + (log_ratio - own)
+
+
+def cumulative_ratio(log_ratio: torch.Tensor, spans: Spans, /) -> torch.Tensor:
+    """The product of ratios from the stream's start to the token: CTPO, arXiv 2605.07331.
+
+    Differentiating the running sum would weigh early tokens more even on-policy, so the sum is a constant, as
+    in the authors' code.
+    """
+    own = log_ratio.detach()
+    return _running(own, spans.stream) + (log_ratio - own)
+
+
+def least_prefix_ratio(log_ratio: torch.Tensor, spans: Spans, /) -> torch.Tensor:
+    """Each token's ratio times the least ratio before it in the stream: MinPRO, from its abstract."""
+    import torch
+
+    least, first = torch.zeros_like(log_ratio), stream_position(spans) == 1
+    begins = first.nonzero().squeeze(1).tolist()
+    own = log_ratio.detach()
+    for begin, end in zip(begins, [*begins[1:], len(own)], strict=True):
+        if end - begin > 1:
+            least[begin + 1 : end] = own[begin : end - 1].cummin(0).values
+    return log_ratio + least
+
+
+@dataclass(frozen=True)
+class HolderRatio:
+    """One ratio per stream: the power mean of its tokens' ratios. HölderPO.
+
+    `power` 0 is the geometric mean of GSPO, 1 the arithmetic mean. A token's gradient is weighted by
+    n r^p / sum r^p, which is that of the shared value.
+    """
+
+    power: Number = 1.0
+
+    def __call__(self, log_ratio: torch.Tensor, spans: Spans, /) -> torch.Tensor:
+        """Return (N,)."""
+        power, own, unit = fixed(self.power), log_ratio.detach(), spans.stream
+        if abs(power) < 1e-6:  # the limit
+            return _shared(log_ratio, unit, spans.streams)
+        scaled = (power * own).clamp(-20, 20).exp()
+        count = own.new_zeros(spans.streams).index_add(0, unit, own.new_ones(own.shape)).clamp(min=1)
+        mean = (own.new_zeros(spans.streams).index_add(0, unit, scaled) / count)[unit]
+        return mean.log() / power + scaled / mean * (log_ratio - own)
+
+
+@dataclass(frozen=True)
+class BaseAndFibre:
+    """A stream's geometric mean within +-`base` and each token's distance within +-`fibre`, in logs.
+
+    Wide bounds give the token ratio, `fibre` 0 a clipped sequence ratio. FiberPO, arXiv 2603.08239.
+    """
+
+    base: Number = 0.05
+    fibre: Number = 0.2
+
+    def __call__(self, log_ratio: torch.Tensor, spans: Spans, /) -> torch.Tensor:
+        """Return (N,)."""
+        base = _shared(log_ratio, spans.stream, spans.streams).clamp(-fixed(self.base), fixed(self.base))
+        return base + (log_ratio - base).clamp(-fixed(self.fibre), fixed(self.fibre))
+
+
+def stream_position(spans: Spans) -> torch.Tensor:
+    """(N,) position of each token within its stream, from 1; streams are whole and consecutive."""
+    one = spans.stream.new_ones(spans.stream.shape)
+    return _running(one, spans.stream)
+
+
+def _running(value: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
+    """Sum from the start of each stream."""
+    total = value.cumsum(0)
+    if not len(value):
+        return total
+    begins = stream >= 0
+    begins[1:] = stream[1:] != stream[:-1]
+    number = begins.long().cumsum(0) - 1
+    before = (total - value)[begins]
+    return total - before[number]

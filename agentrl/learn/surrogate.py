@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from agentrl.credit.part import Number, fixed
+from agentrl.learn.ratio import Spans, sequence_ratio, stream_position
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,24 @@ class Clipping(Protocol):
 
     def clipped(self, log_ratio: torch.Tensor, advantage: torch.Tensor) -> torch.Tensor:
         """(N,) bool."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where the tokens stand, (N,): their own log-ratios, log-probabilities before the update, and spans."""
+
+    own_ratio: torch.Tensor
+    old_logprob: torch.Tensor
+    spans: Spans
+
+
+@runtime_checkable
+class Situated(Protocol):
+    """A surrogate that also reads where tokens stand."""
+
+    def situated(self, log_ratio: torch.Tensor, advantage: torch.Tensor, place: Place, /) -> torch.Tensor:
+        """Return (N,)."""
         ...
 
 
@@ -127,6 +146,122 @@ class Soft:
 
     def _gate(self, log_ratio: torch.Tensor, tau: float) -> torch.Tensor:
         return 4 / tau * (tau * (_ratio(log_ratio) - 1)).sigmoid()
+
+
+@dataclass(frozen=True)
+class LogClip:
+    """min(r A, clip(r) A) with log r held in [-low t^growth, high t^growth] at position t of the stream.
+
+    `growth` 0.5 is CTPO's window for cumulative ratios (arXiv 2605.07331), 0 a fixed window in logs.
+    """
+
+    low: Number = 0.2
+    high: Number = 0.2
+    growth: Number = 0.0
+
+    def situated(self, log_ratio: torch.Tensor, advantage: torch.Tensor, place: Place, /) -> torch.Tensor:
+        """Return (N,)."""
+        width = stream_position(place.spans).to(log_ratio.dtype) ** fixed(self.growth)
+        held = log_ratio.maximum(-fixed(self.low) * width).minimum(fixed(self.high) * width)
+        return (_ratio(log_ratio) * advantage).minimum(_ratio(held) * advantage)
+
+
+@dataclass(frozen=True)
+class ProbabilityClip:
+    """min(r A, clip(r) A) with wider bounds for tokens that were improbable: DCPO (lime-RL/DCPO).
+
+    With q before the update the bounds are (1 + sqrt(max(0, 1 - 4 low / q))) / 2 and
+    (1 + sqrt(1 + 4 high / q)) / 2, at most `cap`.
+    """
+
+    low: Number = 0.2
+    high: Number = 0.28
+    cap: Number = 10.0
+
+    def situated(self, log_ratio: torch.Tensor, advantage: torch.Tensor, place: Place, /) -> torch.Tensor:
+        """Return (N,)."""
+        inverse = (-place.old_logprob).clamp(max=LOG_RATIO_LIMIT).exp()
+        low = (1 + (1 - 4 * fixed(self.low) * inverse).clamp(min=0).sqrt()) / 2
+        high = ((1 + (1 + 4 * fixed(self.high) * inverse).sqrt()) / 2).clamp(max=fixed(self.cap))
+        ratio = _ratio(log_ratio)
+        return (ratio * advantage).minimum(ratio.maximum(low).minimum(high) * advantage)
+
+
+@dataclass(frozen=True)
+class MixedClip:
+    """(w clip(r_token) + (1 - w) clip(r_stream)) A, each clipped before mixing: DHPO, from its abstract."""
+
+    weight: Number = 0.5
+    token: Number = 0.2
+    stream: Number = 4e-4
+
+    def situated(self, log_ratio: torch.Tensor, advantage: torch.Tensor, place: Place, /) -> torch.Tensor:
+        """Return (N,)."""
+        share, stream = fixed(self.weight), sequence_ratio(place.own_ratio, place.spans)
+        near = Clip(self.token, self.token)(log_ratio, advantage, log_ratio)
+        far = Clip(self.stream, self.stream)(stream, advantage, stream)
+        return share * near + (1 - share) * far
+
+
+@dataclass(frozen=True)
+class ElasticClip:
+    """min(r A, clip(r, 1 -+ e) A) with e = base (1 + stretch |A| / (1 + |A|)): ETR, from its abstract."""
+
+    base: Number = 0.2
+    stretch: Number = 0.5
+
+    def __call__(
+        self,
+        log_ratio: torch.Tensor,
+        advantage: torch.Tensor,
+        logprob: torch.Tensor,  # the slot's signature
+        /,
+    ) -> torch.Tensor:
+        """Return (N,)."""
+        size = advantage.abs()
+        width = fixed(self.base) * (1 + fixed(self.stretch) * size / (1 + size))
+        ratio = _ratio(log_ratio)
+        return (ratio * advantage).minimum(ratio.maximum(1 - width).minimum(1 + width) * advantage)
+
+
+@dataclass(frozen=True)
+class TowardTarget:
+    """-|A| |r - r*| with r* = 1 + width tanh(A / (2 scale)): BPO, bounded ratios (arXiv 2604.18578).
+
+    `scale` has the unit of the advantage, so do not divide advantages by a deviation.
+    """
+
+    width: Number = 0.2
+    scale: Number = 0.1
+
+    def __call__(
+        self,
+        log_ratio: torch.Tensor,
+        advantage: torch.Tensor,
+        logprob: torch.Tensor,  # the slot's signature
+        /,
+    ) -> torch.Tensor:
+        """Return (N,)."""
+        target = 1 + fixed(self.width) * (advantage / (2 * fixed(self.scale))).tanh()
+        return -advantage.abs() * (_ratio(log_ratio) - target).abs()
+
+
+@dataclass(frozen=True)
+class RatioVariance:
+    """Return r A - weight (r - 1)^2: no clip, ratios are held by their variance. R2VPO, from its abstract."""
+
+    weight: Number = 1.0
+
+    def __call__(
+        self,
+        log_ratio: torch.Tensor,
+        advantage: torch.Tensor,
+        logprob: torch.Tensor,  # the slot's signature
+        /,
+    ) -> torch.Tensor:
+        """Return (N,)."""
+        ratio = _ratio(log_ratio)
+        return ratio * advantage - fixed(self.weight) * (ratio - 1).square()
 
 
 def _ratio(log_ratio: torch.Tensor) -> torch.Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from agentrl.credit.part import Number, fixed
-from agentrl.trajectory.batch import LOGPROB_BEFORE_UPDATE
+from agentrl.trajectory.batch import ENTROPY, LOGPROB_BEFORE_UPDATE, SPAN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,12 +16,22 @@ if TYPE_CHECKING:
     from agentrl.trajectory.batch import Batch
 
     Floats: TypeAlias = NDArray[np.float64]
+    Bools: TypeAlias = NDArray[np.bool_]
 
 
 class TokenWeight(Protocol):
     """A token weight slot: (N,) factors on the surrogate; penalties are not touched."""
 
     def __call__(self, batch: Batch, /) -> Floats:
+        """Return (N,)."""
+        ...
+
+
+@runtime_checkable
+class CreditWeight(Protocol):
+    """A token weight slot that also reads which tokens carry loss and the (N,) advantage."""
+
+    def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:
         """Return (N,)."""
         ...
 
@@ -45,3 +55,58 @@ class TruncatedImportance:
         """Return (N,)."""
         gap = batch[LOGPROB_BEFORE_UPDATE].astype(np.float64) - batch.logprob
         return np.exp(np.minimum(gap, np.log(fixed(self.cap))))
+
+
+@dataclass(frozen=True)
+class TopEntropy:
+    """1 for the `share` of kept tokens with the highest entropy, 0 for the rest (arXiv 2506.01939).
+
+    Reads `ENTROPY`. Averages still count all kept tokens.
+    """
+
+    share: Number = 0.2
+
+    def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:  # the slot
+        """Return (N,)."""
+        entropy = batch[ENTROPY]
+        if not keep.any():
+            return np.zeros(batch.num_sampled)
+        return (entropy >= np.quantile(entropy[keep], 1 - fixed(self.share))).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class EntropyChange:
+    """Less weight, down to `low`, where an update would move the entropy most: STEER.
+
+    The change is |A (1 - p) (log p + H)|, mapped over the kept tokens of the batch onto [`high`, `low`]. The
+    probability is the one before the update, as in the first step of the authors' code (zz-haooo/STEER).
+    """
+
+    low: Number = 0.8
+    high: Number = 1.0
+
+    def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:
+        """Return (N,)."""
+        logprob = (batch[LOGPROB_BEFORE_UPDATE] if LOGPROB_BEFORE_UPDATE in batch else batch.logprob).astype(  # noqa: SIM401  # no dict
+            np.float64
+        )
+        change = np.abs(advantage * (1 - np.exp(logprob)) * (logprob + batch[ENTROPY]))
+        some = change[keep] if keep.any() else np.zeros(1)
+        place = (change - some.min()) / max(float(some.max() - some.min()), 1e-12)
+        return np.asarray(fixed(self.high) + (fixed(self.low) - fixed(self.high)) * np.clip(place, 0, 1))
+
+
+@dataclass(frozen=True)
+class PlanTokens:
+    """1 + `strength` sign(A) on the tokens of one role, 1 elsewhere: A + strength |A|, HICRA.
+
+    Planning tokens are a span here; the paper finds them by strategic phrases.
+    """
+
+    role: str = "think"
+    strength: Number = 0.2
+
+    def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:  # the slot
+        """Return (N,). Raises `MissingColumnError` where the batch has no spans."""
+        _ = batch[SPAN]
+        return 1 + fixed(self.strength) * np.sign(advantage) * batch.in_span(self.role)

@@ -35,7 +35,15 @@ from agentrl.rollout import Limits, Play, Stock, assign_groups, collect
 from agentrl.rollout.demonstrate import demonstrate
 from agentrl.testing import WordWorld
 from agentrl.trajectory import Trajectory
-from agentrl.trajectory.batch import REFERENCE_LOGPROB, Batch
+from agentrl.trajectory.batch import (
+    ENTROPY,
+    GOLD_LOGPROB,
+    GOLD_LOGPROB_FINAL,
+    REFERENCE_LOGPROB,
+    SPAN,
+    VALUE,
+    Batch,
+)
 from agentrl.trajectory.pack import pack
 from agentrl.world import PlainText
 
@@ -59,13 +67,23 @@ class Scene:
     examples: list[Example]
 
 
+def _measured(batch: Batch) -> Batch:
+    """Fill the columns that recipes read and no run here measures."""
+    random = np.random.default_rng(1)
+    sizes = {"N": batch.num_sampled, "S": batch.num_turns, "E": batch.num_trajectories}
+    for column in (ENTROPY, VALUE, GOLD_LOGPROB, GOLD_LOGPROB_FINAL, SPAN):
+        batch = batch.with_column(column, random.uniform(-1, 0, sizes[column.axis]).astype(np.float32))
+    return batch
+
+
 def _collected(policy: HfPolicy, temperature: float) -> Batch:
     limits = Limits(turn_tokens=6)
     play = Play(policy, PlainText(), Sampling(temperature, max_tokens=6), limits)
     items = collect(Stock(WordWorld), play, assign_groups("train", range(3), members=4, seed=0))
     batch = pack([item for item in items if isinstance(item, Trajectory)])
     noise = np.random.default_rng(0).normal(0, 0.2, len(batch.logprob))
-    return batch.with_column(REFERENCE_LOGPROB, (batch.logprob + noise).astype(np.float32))
+    batch = batch.with_column(REFERENCE_LOGPROB, (batch.logprob + noise).astype(np.float32))
+    return _measured(batch)
 
 
 @pytest.fixture(scope="module")

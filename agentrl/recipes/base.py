@@ -1,11 +1,8 @@
-"""Papers as values. `get("gigpo")` finds one by name; `ABOUT` says what each one is and where we depart.
-
-A new method is one `replace(...)`; your own lives in your module and is named `"my_module:MINE"`.
-"""
+"""The base methods and the core of turn-level credit."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agentrl.credit.advantage import (
     PlusRow,
@@ -18,33 +15,14 @@ from agentrl.credit.advantage import (
     others_mean,
 )
 from agentrl.credit.keep import NoVoid, mixed_groups, no_code_or_answer
-from agentrl.credit.part import load
 from agentrl.credit.peers import everyone, same_observation, same_state
 from agentrl.credit.reward import InvalidPenalty
-from agentrl.errors import ConfigError, did_you_mean
 from agentrl.learn.algorithm import Algorithm
 from agentrl.learn.average import FixedLength, token_mean, trajectory_mean, turn_mean
 from agentrl.learn.penalty import KlToReference
 from agentrl.learn.ratio import sequence_ratio, turn_ratio
 from agentrl.learn.surrogate import Clip, StopClip, reinforce
-
-
-@dataclass(frozen=True)
-class About:
-    """Where a recipe comes from.
-
-    Attributes:
-        title: what it is, in words; `paper`: arXiv id; `equations`: which ones.
-        departures: where this recipe differs from the paper or its code.
-        checked: how we know that it is what it says.
-    """
-
-    title: str
-    paper: str
-    equations: str
-    departures: str
-    checked: str
-
+from agentrl.recipes.about import COMMON, PARITY, About
 
 GRPO = Algorithm()
 DR_GRPO = replace(GRPO, advantage=Relative(scale=one), average=FixedLength(1024))
@@ -77,61 +55,59 @@ GIGPO_VERL_AGENT = replace(
     penalties=(KlToReference(0.01, "k3"),),
 )
 
-_COMMON = "no KL term, AdamW at 1e-6; over-long answers are ordinary truncations. "
-_PARITY = "hand-derived example; parity with plain loops"
 
 ABOUT = {
     "GRPO": About(
         title="group-relative policy optimisation",
         paper="2402.03300",
         equations="eq. 3; section 4.1.2, outcome supervision",
-        departures=_COMMON + "Tokens are averaged over the batch, not per sequence; a lone member gets 0; "
+        departures=COMMON + "Tokens are averaged over the batch, not per sequence; a lone member gets 0; "
         "the deviation is unbiased (n - 1), as in verl.",
-        checked=_PARITY,
+        checked=PARITY,
     ),
     "DR_GRPO": About(
         title="GRPO without the length and deviation biases",
         paper="2503.20783",
         equations="the Dr. GRPO objective",
-        departures=_COMMON + "The constant length is 1024: set it to your token limit per trajectory.",
-        checked=_PARITY,
+        departures=COMMON + "The constant length is 1024: set it to your token limit per trajectory.",
+        checked=PARITY,
     ),
     "RLOO": About(
         title="REINFORCE with a leave-one-out baseline",
         paper="2402.14740",
         equations="the RLOO estimator",
-        departures=_COMMON
+        departures=COMMON
         + "Tokens are averaged: the paper's sum over a sequence, up to one factor per batch.",
-        checked=_PARITY,
+        checked=PARITY,
     ),
     "REINFORCE": About(
         title="the plain policy gradient, no baseline",
         paper="Williams 1992, Machine Learning 8",
         equations="REINFORCE with baseline 0",
-        departures=_COMMON + "Every turn takes the undiscounted total of its trajectory.",
-        checked=_PARITY,
+        departures=COMMON + "Every turn takes the undiscounted total of its trajectory.",
+        checked=PARITY,
     ),
     "DAPO": About(
         title="GRPO with asymmetric clipping, mixed groups only and token averaging",
         paper="2503.14476",
         equations="sections 3.1 to 3.3",
-        departures=_COMMON
+        departures=COMMON
         + "Dropped groups are not replaced here (the rollout allocator can), and a batch of which "
         "nothing is left is skipped and counted; no over-long penalty.",
-        checked="hand-derived filter example; " + _PARITY,
+        checked="hand-derived filter example; " + PARITY,
     ),
     "CISPO": About(
         title="clipped importance weights with stopped gradient",
         paper="2506.13585",
         equations="the CISPO objective",
-        departures=_COMMON + "The upper bound 0.28 is our choice; the paper tunes it.",
+        departures=COMMON + "The upper bound 0.28 is our choice; the paper tunes it.",
         checked="gradient tests",
     ),
     "GSPO": About(
         title="one ratio per sequence",
         paper="2507.18071",
         equations="the GSPO objective in its token form",
-        departures=_COMMON + "A sequence is a token stream: all sampled tokens of a trajectory, "
+        departures=COMMON + "A sequence is a token stream: all sampled tokens of a trajectory, "
         "unless its history was rewritten.",
         checked="gradient tests",
     ),
@@ -139,14 +115,14 @@ ABOUT = {
         title="one ratio per turn and equal weight of turns",
         paper="2512.17008",
         equations="the turn as the action; the rest is ours",
-        departures=_COMMON + "Group-relative instead of a turn-level critic; the ratio is a geometric mean.",
+        departures=COMMON + "Group-relative instead of a turn-level critic; the ratio is a geometric mean.",
         checked="gradient tests",
     ),
     "SIMPLE_TIR": About(
         title="GRPO without trajectories that hold a void turn",
         paper="2509.02479",
         equations="the authors' code, ltzheng/SimpleTIR",
-        departures=_COMMON
+        departures=COMMON
         + "Void trajectories stay in the baseline, as in the code; groups of equal rewards are "
         "dropped (theirs: deviation below 1e-3). A batch of which nothing is left is skipped and counted.",
         checked="hand-derived filter example",
@@ -155,18 +131,18 @@ ABOUT = {
         title="episode credit plus credit among visits of the same true state",
         paper="2505.10978",
         equations="the episode and the step relative advantage",
-        departures=_COMMON
+        departures=COMMON
         + "Anchors are the environment's true state (privileged, in training only); episode "
         "statistics are over trajectories, as in the paper and unlike its code; no deviation in either term; "
         "lone members get 0; no penalty.",
-        checked=_PARITY,
+        checked=PARITY,
     ),
     "GIGPO_OBSERVATION": About(
         title="GIGPO with anchors that the agent has seen",
         paper="2505.10978",
         equations="the episode and the step relative advantage",
-        departures=_COMMON + "As GIGPO, but anchors are observation keys; error replies make no key.",
-        checked=_PARITY,
+        departures=COMMON + "As GIGPO, but anchors are observation keys; error replies make no key.",
+        checked=PARITY,
     ),
     "GIGPO_VERL_AGENT": About(
         title="GiGPO exactly as verl-agent computes it",
@@ -175,34 +151,6 @@ ABOUT = {
         departures="The parity setting: statistics over rows in both terms, deviations, raw lone episodes, "
         "a penalty on the refused row only. Rows are not duplicated to fill batches. For its similarity "
         "mode put SimilarObservation(0.9) in place of same_observation.",
-        checked="the worked example run through its own code; " + _PARITY,
+        checked="the worked example run through its own code; " + PARITY,
     ),
 }
-
-
-def names() -> tuple[str, ...]:
-    """Return the names of all recipes."""
-    return tuple(ABOUT)
-
-
-def get(name: str) -> Algorithm:
-    """Return a recipe by name, or the algorithm at a dotted path `"module:NAME"`.
-
-    Raises:
-        ConfigError: no such recipe, or the path leads to something else.
-
-    >>> get("gigpo") is GIGPO
-    True
-    """
-    if ":" in name:
-        found = load(name)
-        if not isinstance(found, Algorithm):
-            raise ConfigError(f"{name!r} is {type(found).__name__}, not an agentrl Algorithm.")
-        return found
-    key = name.upper().replace("-", "_")
-    if key not in ABOUT:
-        raise ConfigError(
-            f"there is no recipe {name!r}.{did_you_mean(key, ABOUT)} Known: {', '.join(ABOUT)}."
-        )
-    algorithm: Algorithm = globals()[key]
-    return algorithm

@@ -1,0 +1,150 @@
+"""Credit from a critic: generalised advantage estimation over turns, tokens, and both.
+
+All read the column `VALUE`, the critic's figure before each sampled token. Nothing follows the last turn: a
+truncated episode is not bootstrapped, because no column holds the value of its end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+from agentrl.credit.advantage import Composable, sum_by
+from agentrl.credit.part import Number, Printed, fixed
+from agentrl.credit.sequence import accumulate_backward, following
+from agentrl.trajectory.batch import VALUE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from agentrl.credit.keep import Kept
+    from agentrl.trajectory.batch import Batch
+
+    Floats: TypeAlias = NDArray[np.float64]
+
+
+@runtime_checkable
+class TokenAdvantage(Protocol):
+    """An advantage slot that tells tokens of a turn apart; called plainly it gives each turn's mean."""
+
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (S,)."""
+        ...
+
+    def of_tokens(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (N,)."""
+        ...
+
+
+@dataclass(frozen=True, repr=False)
+class TurnGae(Composable, Printed):
+    """GAE with the turn as the step.
+
+    delta_t = r_t + gamma V_{t+1} - V_t, and A_t = delta_t + gamma lambda A_{t+1}.
+
+    V_t is the value before the turn's first sampled token; a turn that sampled nothing has value 0. Source:
+    turn-level PPO, arXiv 2512.17008 (from summaries).
+    """
+
+    gamma: Number = 0.99
+    lam: Number = 0.9
+
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:  # the slot
+        """Return (S,). Raises `MissingColumnError` without a critic's values."""
+        gamma = fixed(self.gamma)
+        value = _first_value(batch)
+        delta = reward + gamma * following(batch, value, np.zeros(batch.num_trajectories)) - value
+        return accumulate_backward(delta, np.full(len(delta), gamma * fixed(self.lam)), batch.turn_start)
+
+
+@dataclass(frozen=True, repr=False)
+class TokenGae(Printed):
+    """GAE over sampled tokens that discounts `within` turns and `across` them apart.
+
+    With `within` = 1 it is the action-level Bellman backup of POAD (arXiv 2405.15821): tokens of one action
+    are not discounted against each other. The turn's reward stands at its last token.
+    """
+
+    within: Number = 1.0
+    across: Number = 0.95
+    lam: Number = 0.95
+
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (S,) means of turns."""
+        return _turn_means(batch, self.of_tokens(batch, reward, kept))
+
+    def of_tokens(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:  # the slot
+        """Return (N,). Raises `MissingColumnError` without a critic's values."""
+        value, ends = batch[VALUE].astype(np.float64), _turn_ends(batch)
+        gamma = np.full(len(value), fixed(self.within))
+        gamma[ends] = fixed(self.across)
+        start = _sample_start_of_trajectories(batch)
+        after = np.append(value[1:], 0.0)[: len(value)]
+        after[start[1:][np.diff(start) > 0] - 1] = 0.0
+        delta = gamma * after - value
+        delta[ends] += reward[batch.turn_of_sample[ends]]
+        return accumulate_backward(delta, gamma * fixed(self.lam), start)
+
+
+@dataclass(frozen=True, repr=False)
+class BiLevelGae(Printed):
+    """GAE over turns, whose returns then are the rewards of a GAE over the tokens of each turn.
+
+    Turn level: delta = r + `across` V(next boundary) - V(boundary), where a boundary is a turn's last sampled
+    token. Token level: with `within`, starting anew at each boundary. Source: RAGEN (mll-lab-nu/RAGEN
+    `core_algos.py`). Departures: boundaries are turns, theirs are nonzero rewards, so a turn without reward
+    is not lost; whitening is `whiten`, over kept tokens.
+    """
+
+    within: Number = 1.0
+    across: Number = 0.95
+    lam: Number = 1.0
+    whiten: bool = True
+
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (S,) means of turns."""
+        return _turn_means(batch, self.of_tokens(batch, reward, kept))
+
+    def of_tokens(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (N,). Raises `MissingColumnError` without a critic's values."""
+        value, ends = batch[VALUE].astype(np.float64), _turn_ends(batch)
+        spoken, across, lam = batch.turn_of_sample[ends], fixed(self.across), fixed(self.lam)
+        owner = batch.trajectory_of_turn[spoken]
+        first = np.searchsorted(owner, np.arange(batch.num_trajectories + 1))
+        boundary = value[ends]
+        after = np.append(boundary[1:], 0.0)[: len(boundary)]
+        after[first[1:][np.diff(first) > 0] - 1] = 0.0
+        delta = reward[spoken] + across * after - boundary
+        earned = accumulate_backward(delta, np.full(len(delta), across * lam), first) + boundary
+        within = fixed(self.within)
+        inner = within * np.append(value[1:], 0.0)[: len(value)] - value
+        inner[ends] = earned - boundary
+        advantage = accumulate_backward(inner, np.full(len(inner), within * lam), batch.sample_start)
+        return _whitened(advantage, kept.loss[batch.turn_of_sample]) if self.whiten else advantage
+
+
+def _first_value(batch: Batch) -> Floats:
+    value = np.append(batch[VALUE].astype(np.float64), 0.0)
+    return np.where(np.diff(batch.sample_start) > 0, value[batch.sample_start[:-1]], 0.0)
+
+
+def _turn_ends(batch: Batch) -> NDArray[np.int64]:
+    return (batch.sample_start[1:][np.diff(batch.sample_start) > 0] - 1).astype(np.int64)
+
+
+def _sample_start_of_trajectories(batch: Batch) -> NDArray[np.int64]:
+    return batch.sample_start[batch.turn_start].astype(np.int64)
+
+
+def _turn_means(batch: Batch, value: Floats) -> Floats:
+    count = np.maximum(np.diff(batch.sample_start), 1)
+    return sum_by(batch.turn_of_sample, value, batch.num_turns) / count
+
+
+def _whitened(value: Floats, keep: NDArray[np.bool_]) -> Floats:
+    some = value[keep]
+    if len(some) < 2:  # a deviation needs two
+        return np.zeros_like(value)
+    return np.asarray((value - some.mean()) / np.sqrt(some.var(ddof=1) + 1e-8))

@@ -1,0 +1,177 @@
+"""Papers as values. `get("gigpo")` finds one by name; `ABOUT` says what each one is and where we depart.
+
+A new method is one `replace(...)`; your own lives in your module and is named `"my_module:MINE"`.
+"""
+
+from __future__ import annotations
+
+from agentrl.credit.part import load
+from agentrl.errors import ConfigError, did_you_mean
+from agentrl.learn.algorithm import Algorithm
+from agentrl.recipes import base, credit, losses
+from agentrl.recipes.about import About
+from agentrl.recipes.base import (
+    CISPO,
+    DAPO,
+    DR_GRPO,
+    GIGPO,
+    GIGPO_OBSERVATION,
+    GIGPO_VERL_AGENT,
+    GRPO,
+    GSPO,
+    REINFORCE,
+    RLOO,
+    SIMPLE_TIR,
+    TURN_PPO_RATIO,
+)
+from agentrl.recipes.credit import (
+    ARPO_HARD,
+    BETA_NORM,
+    BI_LEVEL_GAE,
+    CENTERED,
+    DGPO_DIFFICULTY,
+    GDPO_REWARDS,
+    GIGPO_SIMILAR,
+    HGPO,
+    IGPO,
+    IGPO_JOINT,
+    LITE_PPO,
+    M_GRPO,
+    MARS,
+    MAX_RL,
+    MC_GRPO,
+    MT_GRPO,
+    NGRPO,
+    POAD,
+    REINFORCE_PP,
+    REINFORCE_PP_BASELINE,
+    SALT,
+    SPO_TREE,
+    TEMPO,
+    TREE_GRPO,
+    TREE_PO,
+    TURN_PPO,
+)
+from agentrl.recipes.losses import (
+    BALANCED,
+    BPO,
+    CTPO,
+    DCPO,
+    DHPO,
+    ENTROPY_TARGET,
+    ETR,
+    FIBER_PO,
+    GIGPO_SAPO,
+    GROUP_MEAN,
+    GRPO_ENTROPY,
+    GRPO_KL,
+    GRPO_KL2,
+    HICRA,
+    HOLDER_PO,
+    LLDS,
+    MDPO,
+    MIN_PRO,
+    R2VPO,
+    SAPO,
+    STEER,
+    TASK_MEAN,
+    TOP_ENTROPY,
+)
+
+__all__ = [
+    "ABOUT",
+    "ARPO_HARD",
+    "BALANCED",
+    "BETA_NORM",
+    "BI_LEVEL_GAE",
+    "BPO",
+    "CENTERED",
+    "CISPO",
+    "CTPO",
+    "DAPO",
+    "DCPO",
+    "DGPO_DIFFICULTY",
+    "DHPO",
+    "DR_GRPO",
+    "ENTROPY_TARGET",
+    "ETR",
+    "FIBER_PO",
+    "GDPO_REWARDS",
+    "GIGPO",
+    "GIGPO_OBSERVATION",
+    "GIGPO_SAPO",
+    "GIGPO_SIMILAR",
+    "GIGPO_VERL_AGENT",
+    "GROUP_MEAN",
+    "GRPO",
+    "GRPO_ENTROPY",
+    "GRPO_KL",
+    "GRPO_KL2",
+    "GSPO",
+    "HGPO",
+    "HICRA",
+    "HOLDER_PO",
+    "IGPO",
+    "IGPO_JOINT",
+    "LITE_PPO",
+    "LLDS",
+    "MARS",
+    "MAX_RL",
+    "MC_GRPO",
+    "MDPO",
+    "MIN_PRO",
+    "MT_GRPO",
+    "M_GRPO",
+    "NGRPO",
+    "POAD",
+    "R2VPO",
+    "REINFORCE",
+    "REINFORCE_PP",
+    "REINFORCE_PP_BASELINE",
+    "RLOO",
+    "SALT",
+    "SAPO",
+    "SIMPLE_TIR",
+    "SPO_TREE",
+    "STEER",
+    "TASK_MEAN",
+    "TEMPO",
+    "TOP_ENTROPY",
+    "TREE_GRPO",
+    "TREE_PO",
+    "TURN_PPO",
+    "TURN_PPO_RATIO",
+    "About",
+    "get",
+    "names",
+]
+
+ABOUT = {**base.ABOUT, **credit.ABOUT, **losses.ABOUT}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all recipes."""
+    return tuple(ABOUT)
+
+
+def get(name: str) -> Algorithm:
+    """Return a recipe by name, or the algorithm at a dotted path `"module:NAME"`.
+
+    Raises:
+        ConfigError: no such recipe, or the path leads to something else.
+
+    >>> get("gigpo") is GIGPO
+    True
+    """
+    if ":" in name:
+        found = load(name)
+        if not isinstance(found, Algorithm):
+            raise ConfigError(f"{name!r} is {type(found).__name__}, not an agentrl Algorithm.")
+        return found
+    key = name.upper().replace("-", "_")
+    if key not in ABOUT:
+        raise ConfigError(
+            f"there is no recipe {name!r}.{did_you_mean(key, ABOUT)} Known: {', '.join(ABOUT)}."
+        )
+    algorithm: Algorithm = globals()[key]
+    return algorithm

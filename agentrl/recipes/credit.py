@@ -1,0 +1,195 @@
+"""Methods that differ from GRPO in whom credit goes to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agentrl.credit.advantage import (
+    AcrossBatch,
+    MeanAbsolute,
+    PlusRow,
+    Relative,
+    Return,
+    Std,
+    median,
+    nothing,
+    one,
+    turn_reward,
+)
+from agentrl.credit.critic import BiLevelGae, TokenGae, TurnGae
+from agentrl.credit.gain import InformationGain
+from agentrl.credit.history import MeanAmong, NestedHistory
+from agentrl.credit.normalise import (
+    BetaDensity,
+    FirstTurns,
+    HarderFirst,
+    MedianAbsolute,
+    Total,
+    VirtualMean,
+    VirtualStd,
+    last_reward,
+    mean_itself,
+    same_role,
+    same_role_and_turn,
+)
+from agentrl.credit.peers import SimilarObservation, everyone, same_task, same_turn
+from agentrl.credit.reward import InvalidPenalty, environment_reward
+from agentrl.credit.tree import (
+    PlaceDifference,
+    SamePast,
+    SubtreeMean,
+    Whitened,
+    branch_place,
+    same_step,
+    same_tree,
+    shared_turn,
+)
+from agentrl.learn.average import turn_mean
+from agentrl.learn.ratio import turn_ratio
+from agentrl.learn.surrogate import Clip
+from agentrl.recipes.about import COMMON, About
+from agentrl.recipes.base import GIGPO, GRPO
+
+GIGPO_SIMILAR = replace(
+    GIGPO,
+    advantage=Relative(scale=one)
+    + 1.0 * Relative(Return(0.95), SimilarObservation(0.9), scale=one, per="turn"),
+)
+HGPO = replace(GRPO, advantage=NestedHistory(PlusRow(Return(0.95), InvalidPenalty(0.1))))
+IGPO = replace(GRPO, advantage=InformationGain())
+IGPO_JOINT = replace(GRPO, advantage=InformationGain(pool="joint"))
+MT_GRPO = replace(GRPO, advantage=Relative(last_reward) + 1.0 * FirstTurns(Relative(turn_reward, same_turn)))
+TURN_PPO = replace(GRPO, advantage=TurnGae(0.99, 0.9), ratio=turn_ratio, average=turn_mean)
+BI_LEVEL_GAE = replace(GRPO, advantage=BiLevelGae())
+POAD = replace(GRPO, advantage=TokenGae(1.0, 0.95, 0.95))
+TEMPO = replace(GRPO, advantage=Relative(scale=one) + 1.0 * PlaceDifference(SamePast()))
+SALT = replace(GRPO, advantage=MeanAmong(Relative(), same_step))
+TREE_GRPO = replace(GRPO, advantage=Relative() + 1.0 * Relative(peers=same_tree))
+TREE_PO = replace(GRPO, advantage=Whitened(SubtreeMean(branch_place)))
+SPO_TREE = replace(GRPO, advantage=PlaceDifference(branch_place))
+ARPO_HARD = replace(GRPO, advantage=MeanAmong(Relative(), shared_turn))
+MARS = replace(GRPO, advantage=Relative(Return(1.0), same_role_and_turn, per="turn"))
+M_GRPO = replace(GRPO, advantage=Relative(peers=same_role))
+LITE_PPO = replace(GRPO, advantage=Relative(scale=AcrossBatch(Std())))
+REINFORCE_PP = replace(GRPO, advantage=Relative(peers=everyone))
+REINFORCE_PP_BASELINE = replace(GRPO, advantage=Whitened(Relative(scale=one)))
+MAX_RL = replace(GRPO, advantage=Relative(scale=mean_itself))
+NGRPO = replace(
+    GRPO, advantage=Relative(center=VirtualMean(), scale=VirtualStd()), surrogate=Clip(0.16, 0.24)
+)
+MC_GRPO = replace(GRPO, advantage=Relative(center=median, scale=MedianAbsolute()))
+BETA_NORM = replace(GRPO, advantage=Relative(scale=BetaDensity()))
+DGPO_DIFFICULTY = replace(GRPO, advantage=HarderFirst(Relative(scale=MeanAbsolute()), same_task, 2.0))
+GDPO_REWARDS = replace(
+    GRPO,
+    advantage=Whitened(Relative(Total(environment_reward)) + 1.0 * Relative(Total(InvalidPenalty(1.0)))),
+)
+CENTERED = replace(GRPO, advantage=Relative(Return(1.0), everyone, nothing, AcrossBatch(Std()), lone="raw"))
+
+_WORKED = "the worked example of the authors' code; hand-derived cases"
+_HAND = "hand-derived cases"
+_ABSTRACT = "our reading of the abstract; " + _HAND
+
+
+def _entry(title: str, paper: str, equations: str, departures: str, checked: str) -> About:
+    return About(title, paper, equations, COMMON + departures, checked)
+
+
+ABOUT = {
+    "GIGPO_SIMILAR": _entry(
+        "GIGPO with anchors that look alike", "2505.10978", "similarity mode of langfengQ/verl-agent",
+        "Texts with difflib ratio 0.9; otherwise as GIGPO.", "clusters compared with a plain scan"),
+    "HGPO": _entry(
+        "step credit over nested histories", "no arXiv id known to us", "verl-agent recipe/hgpo",
+        "Figures within 1e-6 of zero are zero; two steps of history; a refused turn loses 0.1.", _WORKED),
+    "IGPO": _entry(
+        "turn rewards from information gain, normalised apart from outcomes", "no arXiv id known to us",
+        "GuoqingWang1/IGPO, third published state",
+        "Needs the column gold_logprob, which no probe measures yet. Outcomes are totals of the "
+        "environment's reward; unmeasured beliefs count as unchanged.", _WORKED),
+    "IGPO_JOINT": _entry(
+        "turn rewards from information gain, one pool with outcomes", "no arXiv id known to us",
+        "GuoqingWang1/IGPO, third published state, joint mode",
+        "Needs the column gold_logprob, which no probe measures yet.", _WORKED),
+    "MT_GRPO": _entry(
+        "outcome credit everywhere, turn reward at the first turn", "no arXiv id known to us",
+        "SiliangZeng/Multi-Turn-RL-Agent, one split point",
+        "The split is after the first turn instead of the first result tag; the outcome is the last reward.",
+        "read from the authors' code; " + _HAND),
+    "TURN_PPO": _entry(
+        "a critic over turns, ratio and clip per turn", "2512.17008", "turn-level GAE",
+        "Needs the column value: the critic that measures it is not part of agentrl. Advantages are not "
+        "whitened; truncated episodes are not bootstrapped.", "from summaries; " + _HAND),
+    "BI_LEVEL_GAE": _entry(
+        "GAE over turns, then over the tokens of each", "no arXiv id known to us",
+        "mll-lab-nu/RAGEN core_algos.py",
+        "Needs the column value, which no probe measures. Boundaries are turns, not nonzero rewards.",
+        "the figures of the authors' unit test"),
+    "POAD": _entry(
+        "token GAE that discounts between actions only", "2405.15821", "action decomposition",
+        "Needs the column value, which no probe measures.", _ABSTRACT),
+    "TEMPO": _entry(
+        "outcome credit plus value differences in the prefix tree", "no arXiv id known to us",
+        "branch-gated temporal difference",
+        "Prefixes are histories of observation keys instead of tokens; no division.", _ABSTRACT),
+    "SALT": _entry(
+        "equal steps of a group share their mean advantage", "2510.20022", "merging of a trajectory graph",
+        "Experimental: the rule is our guess from the abstract. A step is observation, action and next "
+        "observation.", _ABSTRACT),
+    "TREE_GRPO": _entry(
+        "credit within the prompt plus credit within the tree", "no arXiv id known to us",
+        "AMAP-ML/Tree-GRPO", "A tree of one trajectory adds 0, theirs adds its raw score.", _WORKED),
+    "TREE_PO": _entry(
+        "outcome against the mean of every subtree on the way", "no arXiv id known to us",
+        "multimodal-art-projection/TreePO core_algos.py, size weights",
+        "Segments are turns; whitened over kept turns, not tokens.", "read from the authors' code; " + _HAND),
+    "SPO_TREE": _entry(
+        "value differences between places of a tree", "no arXiv id known to us", "AIFrameResearch/SPO, tree",
+        "The value of a place is the mean over its trajectories, theirs over its children; no token mask.",
+        "read from the authors' code; " + _HAND),
+    "ARPO_HARD": _entry(
+        "turns shared by branches take their mean advantage", "no arXiv id known to us", "hard assignment",
+        "Only credit: branching is the rollout's.", "secondary source; " + _HAND),
+    "MARS": _entry(
+        "returns compared with the same role at the same turn", "no arXiv id known to us",
+        "turn-level, agent-specific normalisation", "Statistics over the whole batch.", _ABSTRACT),
+    "M_GRPO": _entry(
+        "outcome compared among trajectories in which a role acts", "no arXiv id known to us",
+        "hierarchical group credit",
+        "Each trajectory counts once per role; no quality reward for sub-agents.", _ABSTRACT),
+    "LITE_PPO": _entry(
+        "group mean, deviation over the batch", "2508.08221", "the Lite PPO advantage",
+        "The deviation is of all totals of the batch.", _ABSTRACT),
+    "REINFORCE_PP": _entry(
+        "mean and deviation over the whole batch", "2501.03262", "global normalisation",
+        "Statistics are over trajectories, no token-level KL in the reward.", _HAND),
+    "REINFORCE_PP_BASELINE": _entry(
+        "group mean, then whitening over the batch", "2501.03262", "the baseline variant",
+        "Whitened over kept turns, theirs over tokens.", _HAND),
+    "MAX_RL": _entry(
+        "deviation from the group mean over the group mean", "no arXiv id known to us", "the estimator",
+        "A group whose mean is not positive gets 0.", _HAND),
+    "NGRPO": _entry(
+        "a group and one imagined best member", "no arXiv id known to us",
+        "nangongrui-ngr/NGRPO core_algos.py",
+        "The best reward is 1. It stands in every group, as in the code.",
+        "figures of the authors' rule; " + _HAND),
+    "MC_GRPO": _entry(
+        "median and median absolute deviation", "no arXiv id known to us", "lotusroot-kim/MC-GRPO",
+        "The deviation is at least 0.25: with binary rewards it is otherwise 0. The pivot is kept, at 0.",
+        "from the authors' description; " + _HAND),
+    "BETA_NORM": _entry(
+        "scaled by a Beta density fitted to the pass rates", "no arXiv id known to us",
+        "changyi7231/BNPO bnpo_ray_trainer.py", "Population moments; BNPO in the paper.",
+        "read from the authors' code; " + _HAND),
+    "DGPO_DIFFICULTY": _entry(
+        "mean absolute deviation, harder tasks weigh more", "no arXiv id known to us", "MathForge",
+        "The temperature 2 is a placeholder.", _ABSTRACT),
+    "GDPO_REWARDS": _entry(
+        "each reward normalised in its group before they are added", "no arXiv id known to us",
+        "decoupled normalisation as verl and TRL have it",
+        "The two rewards here are the environment's and the validity of actions: put in your own.", _HAND),
+    "CENTERED": _entry(
+        "the undivided return over the deviation of the batch", "Williams 1992, Machine Learning 8",
+        "REINFORCE with return to go", "Ours: no baseline, one scale for all.", _HAND),
+}  # fmt: skip
