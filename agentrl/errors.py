@@ -16,6 +16,8 @@
     ├── BatchError             arrays do not fit together; text-only trajectories were packed
     │   └── MissingColumnError an optional column is absent; names the probe that provides it
     ├── AlgorithmError         parts of an algorithm do not fit, or a filter kept nothing
+    ├── SandboxUnavailable     this machine cannot hold untrusted code; names each missing layer
+    ├── SandboxError           the sandbox itself failed, not the program in it
     ├── RunDirectoryError      a run directory cannot be written, read or resumed
     └── CheckError             an environment, tool or template broke its contract
 
@@ -91,6 +93,14 @@ class MissingColumnError(BatchError):
 
 class AlgorithmError(AgentrlError):
     """The parts of an algorithm do not fit together, or a filter kept nothing."""
+
+
+class SandboxUnavailable(AgentrlError):
+    """The machine lacks layers that hold untrusted code; the message names each one and its repair."""
+
+
+class SandboxError(AgentrlError):
+    """The sandbox itself failed; never the fault of the program in it, never a reward."""
 
 
 class RunDirectoryError(AgentrlError):

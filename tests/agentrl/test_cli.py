@@ -23,7 +23,7 @@ SMALL = (
     "rl.steps=1", "rl.tasks=1", "rl.members=2", "limits.turns=2", "processes=1", "shards=1",
     "evaluation.curve_tasks=0", "evaluation.final_tasks=2",
 )  # fmt: skip
-COMMANDS = {"train", "sft", "eval", "compare", "report", "envs", "check-template"}
+COMMANDS = {"train", "sft", "eval", "compare", "report", "envs", "check-template", "doctor"}
 Out = pytest.CaptureFixture[str]
 
 # Pinned: a name is added with a decision and never removed without one.

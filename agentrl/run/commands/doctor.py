@@ -1,0 +1,51 @@
+"""`agentrl doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+
+from agentrl.run.commands.training import Json  # noqa: TC001  # cyclopts reads annotations
+
+EXTRAS = {"train": "torch", "sql": "sqlalchemy", "search": "bm25s", "textworld": "textworld", "ray": "ray"}
+
+
+def doctor(*, as_json: Json = False) -> int:
+    """Say what this machine offers to hold untrusted programs, and what is installed.
+
+    Args:
+        as_json: print JSON.
+    """
+    from agentrl.sandbox.probe import missing, probe
+    from agentrl.sandbox.result import Tier
+
+    found = probe()
+    tiers = {tier.value: missing(found, tier) for tier in Tier}
+    extras = {extra: _version(package) for extra, package in EXTRAS.items()}
+    versions = {
+        "agentrl": _version("agentrl"),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+    }
+    holds = any(not lacking for lacking in tiers.values())
+    if as_json:
+        layers = {name: vars(layer) for name, layer in found.items()}
+        print(json.dumps({"versions": versions, "extras": extras, "layers": layers, "tiers": tiers}))
+        return 0 if holds else 1
+    for name, version in versions.items():
+        print(f"{name:<20} {version or 'unknown'}")
+    for extra, version in extras.items():
+        print(f"{f'agentrl[{extra}]':<20} {version or 'not installed'}")
+    for name, layer in found.items():
+        print(f"{name:<20} {'works' if layer.works else 'missing'} {layer.detail}".rstrip())
+    for tier, lacking in tiers.items():
+        print(f"tier {tier:<15} {'works' if not lacking else ' '.join(lacking)}")
+    return 0 if holds else 1
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,109 @@
+"""What is asked of a sandbox and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MIB = 1 << 20
+
+
+class Status(StrEnum):
+    """How an execution ended. Only `INFRA_ERROR` is ours; everything else is the program's own."""
+
+    OK = "ok"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    OUTPUT_LIMIT = "output_limit"
+    KILLED = "killed"
+    INFRA_ERROR = "infra_error"
+
+
+class Tier(StrEnum):
+    """How strongly a program is held."""
+
+    STRICT = "strict"
+    LANDLOCK = "landlock"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one execution may use.
+
+    Attributes:
+        wall_seconds: the whole execution, whatever its processes do.
+        memory: bytes of all processes together; watched every 20 ms.
+        disk: bytes of the work folder, and the largest file.
+        processes: processes and threads together.
+        kept_output: bytes kept of standard output and of standard error each; the rest is counted.
+        output: bytes of both together at which the program is stopped.
+    """
+
+    wall_seconds: float = 10.0
+    memory: int = 1024 * MIB
+    disk: int = 32 * MIB
+    processes: int = 32
+    kept_output: int = 64 << 10
+    output: int = 8 * MIB
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ValueError(f"{name} of the limits must be > 0; got {value!r}.")
+
+
+@dataclass(frozen=True)
+class ExecutionResult:
+    """What became of one execution.
+
+    Attributes:
+        returncode: of the program; None if it was stopped.
+        signal: that ended the program, or 0.
+        truncated: bytes of standard output and of standard error that were left out.
+        wall_seconds: from the request to the result; cpu_seconds counts all processes that were waited for.
+        peak_memory: bytes, all processes together, as polled.
+        layers: what held the program, in words such as "pid namespace".
+        message: why, where the sandbox itself failed.
+    """
+
+    status: Status
+    returncode: int | None = None
+    stdout: str = ""
+    stderr: str = ""
+    signal: int = 0
+    truncated: tuple[int, int] = (0, 0)
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory: int = 0
+    tier: Tier | None = None
+    layers: tuple[str, ...] = ()
+    message: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the program ended by itself with 0."""
+        return self.status is Status.OK
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is to be run: Python source, or the words of a command.
+
+    Attributes:
+        code: Python source; empty if there is a command.
+        argv: a command that the jail can see, such as ("/bin/sh", "-c", "ls").
+        files: relative path to content, laid into the work folder.
+        stdin: what the program reads.
+        seed: reseeds the generators of `random` and, where it was pre-imported, of numpy.
+    """
+
+    code: str = ""
+    argv: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    stdin: str = ""
+    seed: int = 0

@@ -1,0 +1,143 @@
+"""The fork server: imports once, forks one supervisor for each execution, holds no request itself."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from agentrl.sandbox import kernel, landlock
+from agentrl.sandbox.supervisor import INSIDE, House, supervise
+
+if TYPE_CHECKING:
+    from agentrl.sandbox.inmate import Request
+
+_SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin")
+_ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/ssl/certs")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+
+
+def serve(fd: int, strict: bool, preload: tuple[str, ...]) -> NoReturn:
+    """Serve until the host hangs up. The first message says whether the house stands."""
+    host = socket.socket(fileno=fd)
+    try:
+        house = _opened(strict, preload)
+    except BaseException as error:
+        host.sendall(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
+        os._exit(1)
+    host.sendall(json.dumps({"layers": house.layers}).encode())
+    while True:
+        _, fds, _, _ = socket.recv_fds(host, 1, 5)
+        if len(fds) != 5:
+            os._exit(0)
+        if os.fork() == 0:
+            host.close()
+            _attend(fds, house)
+        for each in fds:
+            os.close(each)
+
+
+def _opened(strict: bool, preload: tuple[str, ...]) -> House:
+    for name in preload:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    prefixes = _prefixes()
+    root = os.getuid() == 0
+    if strict:
+        _move_in(prefixes, root=root)
+    if root:
+        os.setgroups([])
+        os.setresgid(INSIDE, INSIDE, INSIDE)
+        os.setresuid(INSIDE, INSIDE, INSIDE)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+    for prefix in prefixes:
+        if not os.access(prefix, os.R_OK | os.X_OK):
+            raise PermissionError(
+                f"a jailed program cannot read its interpreter at {prefix}, where only its owner may look. "
+                "Use an interpreter that everybody can read, or run as an ordinary user"
+            )
+    if not strict and landlock.abi() < landlock.NEEDED_ABI:
+        raise OSError(
+            38, f"Landlock {landlock.abi()}, but {landlock.NEEDED_ABI} is needed without namespaces"
+        )
+    return House(strict, prefixes)
+
+
+def _prefixes() -> tuple[str, ...]:
+    found = {str(Path(path).resolve()) for path in (sys.prefix, sys.base_prefix)}
+    # Virtual environments name their interpreter by links that must resolve inside.
+    return tuple(sorted(found - {"/usr", "/"}))
+
+
+def _move_in(prefixes: tuple[str, ...], *, root: bool) -> None:
+    """Build a small tree in memory, and make it the root of this process."""
+    user, group = os.getuid(), os.getgid()
+    if root:
+        kernel.unshare(kernel.NEW_NS)
+    else:
+        kernel.unshare(kernel.NEW_USER | kernel.NEW_NS)
+        kernel.map_identity(INSIDE, user, group)
+    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    base = tempfile.gettempdir()
+    kernel.mount("tmpfs", base, "tmpfs", kernel.MS_NOSUID, "size=1m,mode=0755")
+    # The old root stays reachable below the new one until everything is bound.
+    kernel.pivot_root(base, _folder(base, "old"))
+    os.chdir("/")
+    for path in (*_SYSTEM, *prefixes):
+        _bind(path)
+    for path in _ETC:
+        _bind(path)
+    for name in ("passwd", "group"):
+        Path(f"/etc/{name}").write_text("nobody:x:65534:65534::/work:/bin/sh\n", encoding="ascii")
+    for name in ("work", "tmp", "dev/shm", "proc"):
+        _folder("", name)
+    for name in _DEVICES:
+        _bind(f"/dev/{name}", device=True)
+    kernel.mount("/old/proc", "/proc", "", kernel.MS_BIND | kernel.MS_REC)
+    kernel.detach("/old")
+    Path("/old").rmdir()
+
+
+def _folder(base: str, name: str) -> str:
+    path = Path(f"{base}/{name}")
+    path.mkdir(parents=True, exist_ok=True)
+    return str(path)
+
+
+def _bind(path: str, *, device: bool = False) -> None:
+    old, new = Path(f"/old{path}"), Path(path)
+    if old.is_symlink() and not device:
+        new.parent.mkdir(parents=True, exist_ok=True)
+        new.symlink_to(old.readlink())
+        return
+    if not old.exists():
+        return
+    new.parent.mkdir(parents=True, exist_ok=True)
+    if old.is_dir():
+        new.mkdir(exist_ok=True)
+    else:
+        new.touch()
+    kernel.mount(str(old), str(new), "", kernel.MS_BIND | kernel.MS_REC)
+    flags = kernel.MS_NOSUID | (0 if device else kernel.MS_NODEV)
+    kernel.mount("", str(new), "", kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | flags)
+
+
+def _attend(fds: list[int], house: House) -> NoReturn:
+    payload, stdin, stdout, stderr, control = fds
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    with open(payload, "rb") as file:  # noqa: PTH123  # a descriptor
+        request: Request = json.loads(file.read())
+    supervise(request, (stdin, stdout, stderr), socket.socket(fileno=control), house)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), sys.argv[2] == "strict", tuple(sys.argv[3:]))

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import os
+import socket
+import time
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentrl.errors import SandboxError, SandboxUnavailable
+from agentrl.sandbox.jail import Sandbox
+from agentrl.sandbox.probe import Layer, missing, probe
+from agentrl.sandbox.result import Limits, Program, Status, Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ATTEMPTS = tomllib.loads((Path(__file__).parent / "attempts.toml").read_text(encoding="utf-8"))["attempt"]
+LIMITS = Limits(wall_seconds=2, memory=256 << 20)
+READABLE_PYTHON = "/usr/bin/python3"
+
+
+def _processes() -> set[int]:
+    mine: set[int] = set()
+    waiting = [os.getpid()]
+    while waiting:
+        try:
+            tasks = list(Path(f"/proc/{waiting.pop()}/task").iterdir())
+            below = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+        except OSError:
+            continue
+        mine |= set(below)
+        waiting += below
+    return mine
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[Sandbox]:
+    os.environ["TOP_SECRET"] = "TOP_SECRET"
+    lacking = missing(probe(), Tier.STRICT)
+    if lacking:
+        pytest.skip(" ".join(lacking))
+    mounts = Path("/proc/self/mounts").read_text()
+    before = _processes()
+    with Sandbox("strict", limits=LIMITS) as sandbox:
+        yield sandbox
+    del os.environ["TOP_SECRET"]
+    assert Path("/proc/self/mounts").read_text() == mounts
+    assert _processes() >= before
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("outside")
+    folder.chmod(0o777)
+    (folder / "secret").write_text("the gold answer")
+    (folder / "secret").chmod(0o666)
+    name = f"agentrl-{os.getpid()}"
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as abstract:
+        abstract.bind(f"\0{name}")
+        abstract.listen(8)
+        yield {
+            "SECRET_FILE": str(folder / "secret"),
+            "OUTSIDE": str(folder),
+            "TCP_PORT": str(server.getsockname()[1]),
+            "ABSTRACT": name,
+            "TRAINER": str(os.getpid()),
+        }
+    assert [path.name for path in folder.iterdir()] == ["secret"]
+
+
+def _written_out(code: str, world: dict[str, str]) -> str:
+    for word, value in world.items():
+        code = code.replace(word, value)
+    return code
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=[item["name"] for item in ATTEMPTS])
+def test_an_attempt_is_held_in_strict(
+    attempt: dict[str, str], strict: Sandbox, world: dict[str, str]
+) -> None:
+    result = strict.run(_written_out(attempt["code"], world))
+
+    assert "REACHED" not in result.stdout
+    assert result.status is not Status.INFRA_ERROR, result.message
+    assert result.wall_seconds < 5
+    if "outcome" in attempt:
+        assert result.status == attempt["outcome"], result
+    assert strict.run("print('well')").stdout == "well\n"
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=[item["name"] for item in ATTEMPTS])
+def test_an_attempt_is_held_by_landlock_but_for_the_documented_rest(
+    attempt: dict[str, str], landlock: Sandbox, world: dict[str, str]
+) -> None:
+    result = landlock.run(_written_out(attempt["code"], world))
+
+    assert "REACHED" not in result.stdout or attempt.get("landlock") == "open", result
+    assert result.status is not Status.INFRA_ERROR, result.message
+    if "outcome" in attempt:
+        assert result.status == attempt["outcome"], result
+
+
+@pytest.fixture(scope="module")
+def landlock() -> Iterator[Sandbox]:
+    try:
+        sandbox = Sandbox("landlock", limits=LIMITS, python=READABLE_PYTHON)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    with sandbox:
+        yield sandbox
+
+
+def test_a_program_gets_its_files_its_input_and_its_seed(strict: Sandbox) -> None:
+    program = Program(
+        "import random; print(open('data/a.txt').read(), input(), random.random())",
+        files={"data/a.txt": "file"},
+        stdin="typed\n",
+        seed=7,
+    )
+
+    first, second = strict.run(program), strict.run(program)
+
+    assert first.stdout.startswith("file typed 0.3238")
+    assert second.stdout == first.stdout
+
+
+def test_a_command_runs_in_the_jail(strict: Sandbox) -> None:
+    result = strict.run(Program(argv=("/bin/sh", "-c", "echo $HOME; pwd; exit 3")))
+
+    assert (result.stdout, result.returncode, result.status) == ("/work\n/work\n", 3, Status.ERROR)
+
+
+def test_nothing_of_one_execution_is_seen_by_the_next(strict: Sandbox) -> None:
+    strict.run(
+        "open('left', 'w').write('x'); open('/tmp/left', 'w').write('x'); import builtins; builtins.left = 1"
+    )
+
+    result = strict.run(
+        "import os, builtins; print(os.listdir('.'), os.listdir('/tmp'), hasattr(builtins, 'left'))"
+    )
+
+    assert result.stdout == "[] [] False\n"
+
+
+def test_output_is_drained_and_what_was_cut_is_counted(strict: Sandbox) -> None:
+    result = strict.run("print('x' * 1_000_000)")
+
+    assert result.ok
+    assert len(result.stdout) == 65536
+    assert result.truncated == (1_000_001 - 65536, 0)
+
+
+def test_a_long_input_that_nobody_reads_does_not_hang(strict: Sandbox) -> None:
+    assert strict.run(Program("print('done')", stdin="x" * 5_000_000)).stdout == "done\n"
+
+
+def test_an_error_shows_the_lines_of_the_program_and_nothing_of_ours(strict: Sandbox) -> None:
+    result = strict.run("def f():\n    1 / 0\nf()")
+
+    assert result.status is Status.ERROR
+    assert "ZeroDivisionError" in result.stderr
+    assert "inmate" not in result.stderr
+
+
+def test_a_file_that_would_leave_the_work_folder_is_ours_to_report(strict: Sandbox) -> None:
+    result = strict.run(Program("pass", files={"../x": ""}))
+
+    assert result.status is Status.INFRA_ERROR
+    assert "work folder" in result.message
+
+
+def test_auto_takes_the_best_tier_and_stamps_it() -> None:
+    with Sandbox(limits=LIMITS) as sandbox:
+        result = sandbox.run("pass")
+
+    assert result.tier is sandbox.tier
+    assert "seccomp" in result.layers
+    with pytest.raises(SandboxError, match="closed"):
+        sandbox.run("pass")
+
+
+def test_a_missing_layer_is_a_sentence_with_its_repair() -> None:
+    found = dict(probe())
+    found["user namespace"] = Layer("user namespace", works=False, errno=1, detail="Operation not permitted")
+
+    lacking = missing(found, Tier.STRICT)
+
+    assert "user namespace is missing (errno 1, Operation not permitted)" in lacking[0]
+    assert "sysctl" in lacking[0]
+
+
+def test_descriptors_and_processes_stay_flat(strict: Sandbox) -> None:
+    strict.run("pass")
+    time.sleep(0.5)
+    before, processes = len(list(Path("/proc/self/fd").iterdir())), _processes()
+    began = time.perf_counter()
+
+    for _ in range(50):
+        assert strict.run("pass").ok
+
+    print(f"{(time.perf_counter() - began) / 50 * 1000:.1f} ms for each execution")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    _settle(processes)
+
+
+def _settle(expected: set[int]) -> None:
+    """A supervisor answers just before it ends itself."""
+    for _ in range(100):
+        if _processes() == expected:
+            return
+        time.sleep(0.05)
+    assert _processes() == expected
