@@ -19,8 +19,8 @@ from gymnasium.utils.env_checker import check_env
 import agentrl.testing
 from agentrl.errors import ConfigError, EnvironmentUsageError, MissingExtraError
 from agentrl_envs.textworld import CoinCollector, Cooking, Custom, Grammar, TextWorldEnv, WalkthroughExpert
-from agentrl_envs.textworld.library import Library, default_folder
 from agentrl_envs.textworld.settings import MAX_GAMES, game_of, recipe_of
+from agentrl_envs.textworld.store import Library, default_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

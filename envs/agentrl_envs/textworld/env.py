@@ -11,9 +11,9 @@ from agentrl.errors import ConfigError, EnvironmentUsageError
 from agentrl.world.env import Task, TextEnv
 from agentrl.world.protocol import PlainText
 from agentrl_envs.textworld.expert import WalkthroughExpert
-from agentrl_envs.textworld.library import Library, default_folder, require_textworld
 from agentrl_envs.textworld.session import Mark, Session
 from agentrl_envs.textworld.settings import MAX_GAMES, SPLITS, game_of, recipe_of
+from agentrl_envs.textworld.store import Library, default_folder, require_textworld
 
 if TYPE_CHECKING:
     import random

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentrl_envs.textworld.library import Library, default_folder
 from agentrl_envs.textworld.session import walkthrough_of
 from agentrl_envs.textworld.settings import recipe_of
+from agentrl_envs.textworld.store import Library, default_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
