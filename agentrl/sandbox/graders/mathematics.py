@@ -31,14 +31,11 @@ _OR = re.compile(r"(?<![a-zA-Z\\])or(?![a-zA-Z])")
 class MathGrader:
     r"""Grades a final answer, alone or in the `\boxed{}` of a longer text.
 
-    Numbers, fractions and equal texts are decided here, exactly; the rest goes to math-verify, gold first, in
-        a
-    process that is killed when the time is up. Where we depart from math-verify: 10% is 0.1 and not 10 (a
-        gold
-    10% accepts a bare 10, for the question may name the unit); two different units are wrong; a list of
-    alternatives and two different boxes are wrong; a ratio 3:4 is 3/4; a column is a tuple; an interval
-        equals
-    its inequality both ways.
+    Numbers, fractions and equal texts are decided here, exactly; the rest goes to math-verify, gold first,
+    in a process that is killed when the time is up. Where we depart from math-verify: 10% is 0.1 and not 10
+    (a gold 10% accepts a bare 10, for the question may name the unit); two different units are wrong; a list
+    of alternatives and two different boxes are wrong; a ratio 3:4 is 3/4; a column is a tuple; an interval
+    equals its inequality both ways.
 
     Attributes:
         seconds: of CPU, for one comparison.
@@ -108,7 +105,7 @@ def boxes(text: str) -> list[str] | None:
     r"""Return what stands in each `\boxed{}`, in order; None where one is not closed.
 
     >>> boxes(r"\boxed{1} and \boxed{\frac{1}{2}}"), boxes(r"\boxed{1")
-    (['1', '\\\\frac{1}{2}'], None)
+    (['1', '\\frac{1}{2}'], None)
     """
     found: list[str] = []
     start = 0

@@ -61,8 +61,7 @@ class ProgramGrader:
     """Runs a program once for each test, each time in a jail of its own.
 
     No test, expected value or code of ours that judges enters the jail. A program that fails, floods or does
-        not
-    end is wrong. One that does not end is tried once more with more time, lest a busy machine makes it wrong.
+    not end is wrong. One that does not end is tried once more with more time, for the machine may be busy.
 
     Attributes:
         limits: of one test.
