@@ -22,6 +22,14 @@ class Session(Protocol):
         """Run one cell; only its clock, output and memory limits count."""
         ...
 
+    def branch(self) -> Session:
+        """Return a second session that goes on from here on its own.
+
+        Raises:
+            SandboxError: the back end has no branches, or the state was lost.
+        """
+        ...
+
     def close(self) -> None:
         """End the session."""
         ...
@@ -51,7 +59,12 @@ class Backend(Protocol):
         ...
 
     def open_session(
-        self, limits: Limits | None = None, *, files: Mapping[str, str] | None = None, seed: int = 0
+        self,
+        limits: Limits | None = None,
+        *,
+        files: Mapping[str, str] | None = None,
+        seed: int = 0,
+        setup: str = "",
     ) -> Session:
         """Open a session with an empty state.
 
@@ -59,6 +72,7 @@ class Backend(Protocol):
             limits: of every cell that names none.
             files: relative path to content, laid into the work folder.
             seed: of the generators of `random` and numpy, at the beginning.
+            setup: Python that runs before the first cell.
 
         Raises:
             SandboxError: it could not be opened.

@@ -38,11 +38,13 @@ class Cell(TypedDict):
     restore: bool
 
 
-def serve(channel: socket.socket, seed: int) -> NoReturn:
+def serve(channel: socket.socket, setup: str, seed: int) -> NoReturn:
     """Be the first state of a session, and in forks every later one."""
-    script.reseed(seed)
     script.open_streams()
-    _State(channel, script.new_main()).serve()
+    main = script.new_main()
+    script.run_source(setup, "setup", main, echo=False)
+    script.reseed(seed)
+    _State(channel, main).serve()
 
 
 class _State:

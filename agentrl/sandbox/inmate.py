@@ -30,6 +30,7 @@ class Request(TypedDict):
     """What the host sends for one execution, or for one session."""
 
     code: str
+    setup: str
     argv: list[str]
     files: dict[str, str]
     seed: int
@@ -43,10 +44,10 @@ class Request(TypedDict):
 def run(request: Request, channel: socket.socket | None) -> NoReturn:
     """Run the program, or the cells that come through a session's channel; never returns."""
     if channel is not None:
-        cells.serve(channel, request["seed"])
+        cells.serve(channel, request["setup"], request["seed"])
     if request["argv"]:
         _replace(request["argv"])
-    script.run_script(request["code"], request["seed"])
+    script.run_script(request["code"], request["setup"], request["seed"])
 
 
 def become(request: Request, work: str, readable: tuple[str, ...], spare: int) -> None:

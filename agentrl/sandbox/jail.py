@@ -100,7 +100,12 @@ class Sandbox:
         return await asyncio.get_running_loop().run_in_executor(threads, self.run, program, limits)
 
     def open_session(
-        self, limits: Limits | None = None, *, files: Mapping[str, str] | None = None, seed: int = 0
+        self,
+        limits: Limits | None = None,
+        *,
+        files: Mapping[str, str] | None = None,
+        seed: int = 0,
+        setup: str = "",
     ) -> JailSession:
         """Open a persistent Python session in a jail of its own.
 
@@ -108,7 +113,8 @@ class Sandbox:
             SandboxError: the sandbox was closed, or the session did not start.
         """
         within = limits or self.limits
-        request = {**_request(Program(files=files or {}, seed=seed), within), "session": True}
+        program = Program(files=files or {}, seed=seed, setup=setup)
+        request = {**_request(program, within), "session": True}
         return JailSession(lambda: self._begin(request, []), within, self.tier, self._slots)
 
     def _opened(self, tier: str) -> Tier:
@@ -155,6 +161,7 @@ def _jail(tier: str) -> Tier:
 def _request(program: Program, limits: Limits) -> dict[str, object]:
     return {
         "code": program.code,
+        "setup": program.setup,
         "argv": list(program.argv),
         "files": dict(program.files),
         "seed": program.seed,

@@ -109,6 +109,7 @@ class Program:
         files: relative path to content, laid into the work folder.
         stdin: what the program reads.
         seed: reseeds the generators of `random` and, where it was pre-imported, of numpy.
+        setup: Python that runs before the code and makes names for it.
     """
 
     code: str = ""
@@ -116,6 +117,7 @@ class Program:
     files: Mapping[str, str] = field(default_factory=dict)
     stdin: str = ""
     seed: int = 0
+    setup: str = ""
 
 
 class Verdict(StrEnum):

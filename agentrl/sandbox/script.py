@@ -40,11 +40,14 @@ def reseed(seed: int) -> None:
         sys.modules["numpy.random"].seed(seed % (1 << 32))
 
 
-def run_script(source: str, seed: int) -> NoReturn:
-    """Run a whole program and end this process."""
-    reseed(seed)
+def run_script(source: str, setup: str, seed: int) -> NoReturn:
+    """Run a whole program and end this process; `setup` runs before it, with the same names."""
     open_streams()
-    code = run_source(source, "main.py", new_main(), echo=False)
+    main = new_main()
+    if setup:
+        run_source(setup, "setup", main, echo=False)
+    reseed(seed)
+    code = run_source(source, "main.py", main, echo=False)
     for finish in (_join_threads, atexit._run_exitfuncs, flush):
         with contextlib.suppress(BaseException):
             finish()

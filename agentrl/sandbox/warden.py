@@ -1,8 +1,8 @@
-"""The first process of a jail: builds it, starts the program, ends all of it at a word or when nobody watches.
+"""The first process of a jail: builds it, starts the program, ends it at a word or when nobody watches.
 
-It stands inside the walls that hold processes (a pid namespace, or a Landlock domain around the program's own),
-so that `kill(-1)` reaches everything in the jail at once, however it forks, and nothing outside. The program
-cannot signal it, trace it or see its descriptors.
+It stands inside the walls that hold processes (a pid namespace, or a Landlock domain around that of the
+program), so that `kill(-1)` reaches everything in the jail at once, however it forks, and nothing outside.
+The program cannot signal it, trace it or see its descriptors.
 """
 
 from __future__ import annotations
