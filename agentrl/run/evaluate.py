@@ -64,7 +64,7 @@ def evaluate(
     """
     suite = suite_of(what, split=split, tasks=tasks, rollouts=rollouts)
     given = [policy] if isinstance(policy, str | Policy) else list(policy)
-    players = [player_of(item) for item in (given or suite.policies)]
+    players = [player_of(item, suite.server) for item in (given or suite.policies)]
     if not players:
         raise ConfigError("nobody plays: name a policy (random, expert, hf:PATH or a run directory).")
     folder = None if out is None else open_folder(Path(out))
@@ -173,7 +173,7 @@ def _stage(suite: EvaluationSuite, player: Player, loaded: Loaded, limits: Limit
                 environment.id,
                 terms_of(environment, env),
             )
-            return collect(stock, play, assignments)
+            return collect(stock, play, assignments, concurrency=suite.model.slots)
 
         try:
             yield here

@@ -17,7 +17,7 @@ from agentrl.policy.scripted import RandomPolicy
 from agentrl.rollout import Limits, Play, Stock, collect
 from agentrl.rollout.easy import default_protocol
 from agentrl.world.env import TextEnv
-from agentrl.world.protocol import Fenced, JsonCalls, PlainText, Tags
+from agentrl.world.protocol import Fenced, JsonCalls, NativeCalls, PlainText, Tags
 from agentrl.world.registry import make
 from agentrl.world.terms import check_terms
 
@@ -194,6 +194,7 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
     "tags": Tags,
     "fenced": Fenced,
     "json": JsonCalls,
+    "native": NativeCalls,
 }
 
 

@@ -127,6 +127,23 @@ def _plain_answer(answer: str | None, text: str) -> tuple[Call, ...]:
     return () if answer is None else (Call("answer", answer, start=start, end=len(text.rstrip())),)
 
 
+@dataclass(frozen=True, slots=True)
+class NativeCalls(JsonCalls):
+    """Calls that a server makes of its own: it is given the schemas, and nothing is said in the system text.
+
+    What the server answers is written as in `JsonCalls`, and read in the same way.
+    """
+
+    def describe(self, tools: Sequence[Tool]) -> str:
+        """Return nothing: the server shows the tools to its model."""
+        del tools
+        return ""
+
+    def schemas(self, tools: Sequence[Tool]) -> tuple[Mapping[str, object], ...]:
+        """Return each tool's schema in OpenAI's form."""
+        return tuple(tool.schema for tool in tools)
+
+
 def _read_call(text: str, start: int) -> Call | str:
     """Read the call whose tag opens at `start`. The JSON may hold the closing tag inside of a string."""
     form = '{"name": ..., "arguments": {...}}'
