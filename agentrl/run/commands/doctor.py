@@ -18,7 +18,6 @@ def doctor(*, as_json: Json = False) -> int:
         as_json: print JSON.
     """
     from agentrl.sandbox.probe import JAILS, missing, probe
-    from agentrl.sandbox.result import Tier
 
     found = probe()
     tiers = {tier.value: missing(found, tier) for tier in JAILS}
