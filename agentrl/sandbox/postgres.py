@@ -45,7 +45,8 @@ _FUNCTIONS = f"""
 SELECT format('REVOKE EXECUTE ON ROUTINE %s FROM ', oid::regprocedure) FROM pg_proc WHERE {_TOO_MUCH}
 """  # noqa: S608  # no value of anybody's in it
 _LANGUAGES = """
-SELECT format('REVOKE USAGE ON LANGUAGE %I FROM ', lanname) FROM pg_language WHERE lanpltrusted AND lanname <> 'sql'
+SELECT format('REVOKE USAGE ON LANGUAGE %I FROM ', lanname) FROM pg_language WHERE lanpltrusted AND lanname <>
+'sql'
 """
 # Everything here is decided by the server for the role that asks; one row for each thing that it may do too
 # much.

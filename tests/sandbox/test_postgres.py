@@ -80,7 +80,7 @@ ESCAPES = [
     "COPY singer FROM '/etc/passwd'",
     "SET ROLE owner",
     "SET SESSION AUTHORIZATION owner",
-    "LOCK TABLE singer",
+    "BEGIN; LOCK TABLE singer",
     "GRANT SELECT ON secret TO PUBLIC",
     "ALTER ROLE agentrl_reader SUPERUSER",
     "ALTER SYSTEM SET work_mem = '1GB'",
