@@ -22,7 +22,7 @@ from agentrl.sandbox.verdict import INSIDE
 if TYPE_CHECKING:
     from agentrl.sandbox.streams import Streams
 
-GRACE = 5.0
+GRACE = 30.0
 START = 60.0
 ROOT = str(Path(__file__).resolve().parents[2])
 _BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from agentrl.sandbox import server; server.main()"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from agentrl.sandbox.supervisor import Jail
 
 _PASS_CREDENTIALS, _CREDENTIALS = 16, 2
-PATIENCE = 5.0
+PATIENCE = 30.0
 
 
 class Order(TypedDict):
@@ -170,7 +170,7 @@ class Keeper:
         poll = select.poll()
         poll.register(self.jail.orders, select.POLLIN)
         if not poll.poll(PATIENCE * 1000) or not self.jail.orders.recv(4096).startswith(b'{"kept"'):
-            raise Lost("the session could not be stopped between its cells")
+            raise TimeoutError("the warden of the session did not stop it between its cells")
 
     def _wait(self, channel: socket.socket, word: str) -> Said | None:
         """Wait for a message with a word; what comes before it is about cells that were stopped."""

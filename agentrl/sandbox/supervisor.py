@@ -23,7 +23,7 @@ from agentrl.sandbox.verdict import INSIDE, TICK, ended, stopped
 if TYPE_CHECKING:
     from agentrl.sandbox.inmate import Request
 
-PATIENCE = 2.0
+PATIENCE = 20.0
 
 
 def supervise(request: Request, streams: tuple[int, ...], host: socket.socket, house: House) -> NoReturn:
