@@ -116,6 +116,7 @@ class HouseholdEnv(TextEnv):
         All as the agent knows it; the first observation names the goal and the receptacles.
         Only texts that the agent has read count. "Nothing happens." changes none of it, so it makes no key.
         """
+        self._playing()
         belief = self._belief
         place = belief.location
         seen = belief.contents.get(place)

@@ -79,7 +79,7 @@ SMALL: Final = HouseholdSettings()
 TWO_ROOMS: Final = HouseholdSettings(
     rooms=("kitchen", "bedroom"), object_types_per_room=6, max_receptacles_per_type=1
 )
-"""As small, with a third of the names: kitchens and bedrooms, six object types each, one receptacle of a type."""
+"""As small, with a third of the names: kitchens and bedrooms, each receptacle of another type."""
 
 MEDIUM: Final = HouseholdSettings(
     receptacles=(12, 16),
