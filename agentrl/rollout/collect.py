@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agentrl.errors import RolloutError
-from agentrl.rollout.deadline import run
+from agentrl.policy.base import ClosingPolicy
+from agentrl.rollout.deadline import run, within
 from agentrl.rollout.episode import Episode
 from agentrl.rollout.stage import Stage
 from agentrl.trajectory import Invalid, InvalidReason, Trajectory
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from agentrl.rollout.assignment import Assignment
     from agentrl.rollout.episode import Play
     from agentrl.rollout.stage import AnyEnv
+
+CLOSING_SECONDS = 10.0
+"""How long a policy may take to close its connections at the end of a collection."""
 
 RETRIED = frozenset(
     {
@@ -45,6 +49,12 @@ class Stock:
         """Keep an environment for reuse."""
         if env is not None:
             self.idle.append(env)
+
+    def look(self) -> AnyEnv:
+        """Return an environment that stays in the stock, to read what all of them have in common."""
+        env = self.take() or self.make()
+        self.put_back(env)
+        return env
 
     def close(self) -> None:
         """Close every idle environment."""
@@ -85,6 +95,8 @@ async def collect_async(
     finally:
         for task in tasks:
             task.cancel()
+        if isinstance(play.policy, ClosingPolicy):
+            await within(play.policy.aclose(), CLOSING_SECONDS)
 
 
 def collect(
@@ -118,6 +130,7 @@ async def _once(stock: Stock, play: Play, assignment: Assignment) -> Trajectory 
         assignment=assignment,
         protocol=play.protocol,
         seconds=play.limits.step_seconds,
+        terms=play.terms,
         env=stock.take(),
     )
     try:

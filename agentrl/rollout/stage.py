@@ -18,11 +18,12 @@ from agentrl.rollout.typed import reset_result, step_result
 from agentrl.trajectory import InvalidReason, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from agentrl.rollout.assignment import Assignment
     from agentrl.world.env import AsyncTextEnv, StepResult, TextEnv
     from agentrl.world.protocol import Protocol
+    from agentrl.world.terms import Terms
     from agentrl.world.tool import Toolbox
 
 AnyEnv: TypeAlias = "TextEnv | AsyncTextEnv"
@@ -47,6 +48,7 @@ class Stage:
         make: builds a fresh environment; `env`: a used one that may be reset, if there is one.
         protocol: made to measure for the environment's tools by `open`.
         seconds: deadline of one call of an environment that blocks or is asynchronous.
+        terms: budgets and costs of the environment's tools.
     """
 
     make: Callable[[], AnyEnv]
@@ -54,6 +56,7 @@ class Stage:
     protocol: Protocol
     seconds: float
     env: AnyEnv | None = None
+    terms: Mapping[str, Terms] = field(default_factory=dict[str, "Terms"])
     actions: list[tuple[int, str]] = field(default_factory=list["tuple[int, str]"])
     seen: list[str] = field(default_factory=list[str])
     replays: int = 0
@@ -90,6 +93,11 @@ class Stage:
         """What the agent is told before the first observation."""
         return "" if self.env is None else self._hook("system_text", self.env.system_text)
 
+    def schemas(self) -> tuple[Mapping[str, object], ...]:
+        """The tools' JSON schemas, where the protocol leaves the calls to the policy's server."""
+        toolbox = _toolbox(self.env)
+        return () if toolbox is None else self.protocol.schemas(toolbox.tools)
+
     def admissible(self) -> Sequence[str] | None:
         """The environment's admissible commands, or None."""
         return None if self.env is None else self._hook("admissible", self.env.admissible)
@@ -125,6 +133,7 @@ class Stage:
         if toolbox is not None:
             self.protocol = self.protocol.for_tools(toolbox.tools)
         env.protocol = self.protocol
+        env.terms = self.terms
         options: dict[str, object] = {"split": self.assignment.split, "index": self.assignment.index}
         reset = functools.partial(env.reset, seed=self.assignment.seed, options=options)
         return reset_result(await self._await(env, reset))

@@ -21,7 +21,7 @@ from agentrl.run.outcome import Evaluation, Row
 from agentrl.run.players import load_player, player_of
 from agentrl.run.scenarios import find, names
 from agentrl.run.settings import EnvironmentSettings
-from agentrl.run.shard import Task, protocol_of
+from agentrl.run.shard import Task, protocol_of, terms_of
 from agentrl.run.suite import EvaluationSuite, ScenarioSettings
 from agentrl.trajectory.store import JournalWriter
 from agentrl.world.registry import make
@@ -64,7 +64,7 @@ def evaluate(
     """
     suite = suite_of(what, split=split, tasks=tasks, rollouts=rollouts)
     given = [policy] if isinstance(policy, str | Policy) else list(policy)
-    players = [player_of(item) for item in (given or suite.policies)]
+    players = [player_of(item, suite.server) for item in (given or suite.policies)]
     if not players:
         raise ConfigError("nobody plays: name a policy (random, expert, hf:PATH or a run directory).")
     folder = None if out is None else open_folder(Path(out))
@@ -164,8 +164,16 @@ def _stage(suite: EvaluationSuite, player: Player, loaded: Loaded, limits: Limit
             assignments: tuple[Assignment, ...], temperature: float, top_p: float
         ) -> list[Trajectory | Invalid]:
             sampling = Sampling(temperature, top_p, bounds.turn_tokens)
-            play = Play(own, protocol_of(environment, stock), sampling, bounds, environment.id)
-            return collect(stock, play, assignments)
+            env = stock.look()
+            play = Play(
+                own,
+                protocol_of(environment, env),
+                sampling,
+                bounds,
+                environment.id,
+                terms_of(environment, env),
+            )
+            return collect(stock, play, assignments, concurrency=suite.model.slots)
 
         try:
             yield here
