@@ -85,7 +85,8 @@ def uniforms(key: tuple[int, ...], count: int) -> NDArray[np.float64]:
     True
     """
     bits = hashlib.shake_128(repr(tuple(map(int, key))).encode()).digest(8 * count)
-    return np.minimum((np.frombuffer(bits, "<u8") >> np.uint64(11)) * 2.0**-53, LARGEST_UNIFORM)
+    whole = (np.frombuffer(bits, "<u8") >> np.uint64(11)).astype(np.float64)
+    return np.minimum(whole * 2.0**-53, LARGEST_UNIFORM)
 
 
 @torch.inference_mode()
