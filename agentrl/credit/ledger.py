@@ -68,6 +68,10 @@ class Ledger:
         running = self.decay * old.mean_reward + (1 - self.decay) * mean
         return TaskRecord(old.attempts + attempts, old.successes + successes, running)
 
+    def record_of(self, task: str) -> TaskRecord:
+        """Return what is known of a task; an empty record for a new one."""
+        return self.tasks.get(task, TaskRecord())
+
     def pass_rate(self, task: str) -> float | None:
         """Return the share of attempts that succeeded, or None for a task never tried."""
         old = self.tasks.get(task)

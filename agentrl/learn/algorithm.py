@@ -17,12 +17,14 @@ from agentrl.credit.keep import Keep, Kept, keep_all
 from agentrl.credit.part import Description, Printed, name_of, rebuild, resolve
 from agentrl.credit.part import describe as describe_part
 from agentrl.credit.reward import Reward, environment_reward
+from agentrl.credit.tree import Copies, is_branched, shared_sample, shared_turn
 from agentrl.errors import AlgorithmError
 from agentrl.learn.average import Average, CreditAverage, token_mean
 from agentrl.learn.optimizer import AdamW, Optimizer
 from agentrl.learn.ratio import Ratio, token_ratio
 from agentrl.learn.surrogate import Clip, Situated, Surrogate
 from agentrl.learn.weight import CreditWeight, TokenWeight, equal_weight
+from agentrl.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,6 +84,7 @@ class Algorithm(Printed):
     Attributes:
         reward, keep, advantage: credit, numpy; see `agentrl.credit`.
         token_weight, ratio, surrogate, average, penalties: the loss.
+        plan: what a step rolls out, from task sampler to replay; see `agentrl.plan`.
         optimizer: what steps on it; `epochs`: passes over each batch; `minibatches`: optimizer steps in each
             pass, every one on its own share of the trajectories.
         on_empty: whether a batch of which the filter keeps nothing is an error or skipped.
@@ -95,6 +98,7 @@ class Algorithm(Printed):
     surrogate: Surrogate | Situated = Clip(0.2, 0.2)  # noqa: RUF009  # frozen
     average: Average | CreditAverage = token_mean
     penalties: tuple[Penalty, ...] = ()
+    plan: Plan = Plan()  # noqa: RUF009  # frozen
     optimizer: Optimizer = AdamW()  # noqa: RUF009  # frozen
     epochs: int = 1
     minibatches: int = 1
@@ -117,6 +121,8 @@ class Algorithm(Printed):
     def credit(self, batch: Batch) -> Credit:
         """Return the advantages of a batch.
 
+        Turns that branches share with their parent carry loss once, with the mean advantage of the copies.
+
         Raises:
             AlgorithmError: a part gave a wrong shape or a figure that is not finite, or the filter kept
             nothing. MissingColumnError: a part reads a column that no probe measured.
@@ -133,7 +139,7 @@ class Algorithm(Printed):
         if isinstance(self.advantage, TokenAdvantage):
             finer = _tokens(batch, self.advantage.of_tokens(batch, reward, kept), self.advantage)
             of_sample = np.where(kept.loss[turn], finer, 0.0)
-        credit = Credit(reward, kept, advantage, of_sample, kept.loss[turn], shown)
+        credit = _counted_once(batch, Credit(reward, kept, advantage, of_sample, kept.loss[turn], shown))
         if credit.empty and self.on_empty == "raise":
             raise AlgorithmError(
                 f"{self.keep!r} kept none of {batch.num_turns} turns, so there is nothing to "
@@ -159,6 +165,25 @@ def from_description(description: dict[str, Description]) -> Algorithm:
     if not isinstance(algorithm, Algorithm):
         raise AlgorithmError(f"the run card describes {name_of(algorithm)}, not an Algorithm.")
     return algorithm
+
+
+def _counted_once(batch: Batch, credit: Credit) -> Credit:
+    if not is_branched(batch):
+        return credit
+    turn, member = batch.turn_of_sample, batch.member[batch.trajectory_of_turn]
+    samples = Copies(shared_sample(batch), credit.keep_of_sample, member[turn])
+    # Turns without a sampled token, an expert's, carry no loss whatever this says of them.
+    turns = Copies(shared_turn(batch), credit.kept.loss, member)
+    stands, standing = turns.standing(), samples.standing()
+    of_turn = {name: np.where(stands, turns.mean(part), 0.0) for name, part in credit.parts.items()}
+    return Credit(
+        credit.reward,
+        Kept(stands, credit.kept.baseline),
+        np.where(stands, turns.mean(credit.advantage), 0.0),
+        np.where(standing, samples.mean(credit.advantage_of_sample), 0.0),
+        standing,
+        of_turn,
+    )
 
 
 def _tokens(batch: Batch, values: Floats, part: object) -> Floats:

@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 
 from agentrl.credit.part import Number, Schedule, fixed
+from agentrl.errors import AlgorithmError
 
-__all__ = ["Constant", "Cosine", "Linear", "Number", "Schedule", "WarmupLinear", "fixed"]
+__all__ = ["Constant", "Cosine", "Linear", "Number", "Schedule", "Stairs", "WarmupLinear", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,25 @@ class Cosine(Schedule):
     def __call__(self, progress: float) -> float:
         """Return the number at `progress`."""
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * _clip(progress))) / 2
+
+
+@dataclass(frozen=True)
+class Stairs(Schedule):
+    """Each number holds for an equal share of training: the growing horizons of ScalingInter-RL.
+
+    >>> [Stairs((10, 20, 30))(p) for p in (0.0, 0.34, 1.0)]
+    [10, 20, 30]
+    """
+
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise AlgorithmError("Stairs need at least one number.")
+
+    def __call__(self, progress: float) -> float:
+        """Return the number at `progress`."""
+        return self.values[min(int(_clip(progress) * len(self.values)), len(self.values) - 1)]
 
 
 @dataclass(frozen=True)

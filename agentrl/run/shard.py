@@ -7,7 +7,7 @@ processes equals the same run on one.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from agentrl.errors import ConfigError, did_you_mean
@@ -16,6 +16,7 @@ from agentrl.policy.expert import ExpertPolicy
 from agentrl.policy.scripted import RandomPolicy
 from agentrl.rollout import Limits, Play, Stock, collect
 from agentrl.rollout.easy import default_protocol
+from agentrl.rollout.memory import whole_history
 from agentrl.world.protocol import Fenced, JsonCalls, PlainText, Tags
 from agentrl.world.registry import make
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from agentrl.policy.hf import HfPolicy
     from agentrl.policy.render import Renderer
     from agentrl.rollout import Assignment
+    from agentrl.rollout.branch import Brancher
+    from agentrl.rollout.memory import Memory
     from agentrl.run.settings import EnvironmentSettings, LimitSettings, ModelSettings
     from agentrl.trajectory import Invalid, Trajectory
     from agentrl.trajectory.batch import Batch
@@ -47,12 +50,17 @@ Actor = Literal["model", "random", "expert"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A share of a collection: who plays which assignments, and how."""
+    """A share of a collection: who plays which assignments, and how.
+
+    `turns` bounds trajectories below the limits of the run; with a `brancher` groups grow as trees.
+    """
 
     assignments: tuple[Assignment, ...]
     actor: Actor
     temperature: float
     top_p: float
+    turns: int | None = None
+    brancher: Brancher | None = None
 
 
 class Shard:
@@ -61,6 +69,7 @@ class Shard:
     Args:
         environment, limits: the world and its bounds.
         model: the policy's model, shared with other shards of this process; None for scripted players only.
+        memory: what of its past the model is shown.
     """
 
     def __init__(
@@ -70,8 +79,10 @@ class Shard:
         model: PreTrainedModel | None,
         renderer: Renderer | None,
         shape: ModelSettings,
+        memory: Memory = whole_history,
     ) -> None:
         self.environment = environment
+        self.memory = memory
         self.limits = Limits(
             **limits.model_dump(), trajectory_tokens=shape.context if model is not None else None
         )
@@ -93,10 +104,15 @@ class Shard:
             policy=policy,
             protocol=self.protocol,
             sampling=Sampling(
-                temperature=task.temperature, top_p=task.top_p, max_tokens=self.limits.turn_tokens
+                temperature=task.temperature,
+                top_p=task.top_p,
+                max_tokens=self.limits.turn_tokens,
+                entropy=task.brancher is not None,
             ),
-            limits=self.limits,
+            limits=self.limits if task.turns is None else replace(self.limits, turns=task.turns),
             environment=self.environment.id,
+            memory=self.memory if task.actor == "model" else whole_history,
+            brancher=task.brancher,
         )
         return collect(self.stock, play, task.assignments, concurrency=self.concurrency)
 
