@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from agentrl.credit.part import Number, Schedule, fixed
 from agentrl.errors import AlgorithmError
 
-__all__ = ["Constant", "Cosine", "Linear", "Number", "Schedule", "Stairs", "WarmupLinear", "fixed"]
+__all__ = ["Constant", "Cosine", "Linear", "Number", "Schedule", "Staircase", "WarmupLinear", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -55,25 +55,6 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True)
-class Stairs(Schedule):
-    """Each number holds for an equal share of training: the growing horizons of ScalingInter-RL.
-
-    >>> [Stairs((10, 20, 30))(p) for p in (0.0, 0.34, 1.0)]
-    [10, 20, 30]
-    """
-
-    values: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if not self.values:
-            raise AlgorithmError("Stairs need at least one number.")
-
-    def __call__(self, progress: float) -> float:
-        """Return the number at `progress`."""
-        return self.values[min(int(_clip(progress) * len(self.values)), len(self.values) - 1)]
-
-
-@dataclass(frozen=True)
 class WarmupLinear(Schedule):
     """Up from 0 to `peak` during the share `warmup` of training, then straight down to `end`.
 
@@ -92,6 +73,25 @@ class WarmupLinear(Schedule):
             return self.peak * progress / self.warmup
         rest = (progress - self.warmup) / (1 - self.warmup) if self.warmup < 1 else 0.0
         return self.peak + (self.end - self.peak) * rest
+
+
+@dataclass(frozen=True)
+class Staircase(Schedule):
+    """Equal shares of training at each of the `steps`, in order.
+
+    >>> [Staircase((5, 8, 10))(p) for p in (0.0, 0.4, 1.0)]
+    [5, 8, 10]
+    """
+
+    steps: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise AlgorithmError("a Staircase needs at least one number.")
+
+    def __call__(self, progress: float) -> float:
+        """Return the number at `progress`."""
+        return self.steps[min(int(_clip(progress) * len(self.steps)), len(self.steps) - 1)]
 
 
 def _clip(progress: float) -> float:

@@ -25,7 +25,7 @@ class Plan(Printed):
         brancher: where members begin, None for all at the beginning.
         hint: what the expert plays before the agent begins, None for nothing.
         turns: most turns of a trajectory, None for `limits.turns` alone, which bounds it in any case. A
-            schedule such as `Stairs` makes horizons grow (ScalingInter-RL, arXiv 2509.08755).
+            schedule such as `Staircase` makes horizons grow (ScalingInter-RL, arXiv 2509.08755).
         memory: what of its past the agent is shown; it holds in evaluations too.
         refill: dynamic sampling; `replay`: groups of earlier steps.
     """

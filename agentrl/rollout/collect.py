@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agentrl.errors import RolloutError
+from agentrl.policy.base import ClosingPolicy
 from agentrl.rollout.branch import Played, gathered, grow
-from agentrl.rollout.deadline import run
+from agentrl.rollout.deadline import run, within
 from agentrl.rollout.episode import Episode
 from agentrl.rollout.stage import Stage
 from agentrl.trajectory import Invalid, InvalidReason, Trajectory
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from agentrl.rollout.branch import Origin
     from agentrl.rollout.episode import Play
     from agentrl.rollout.stage import AnyEnv
+
+CLOSING_SECONDS = 10.0
+"""How long a policy may take to close its connections at the end of a collection."""
 
 RETRIED = frozenset(
     {
@@ -84,10 +88,14 @@ async def collect_async(
             return played
 
     brancher = play.brancher
-    if brancher is None:
-        return [played.result for played in await gathered(map(one, assignments))]
-    grown = await gathered(grow(group, brancher, one) for group in _by_group(assignments))
-    return [result for group in grown for result in group]
+    try:
+        if brancher is None:
+            return [played.result for played in await gathered(map(one, assignments))]
+        grown = await gathered(grow(group, brancher, one) for group in _by_group(assignments))
+        return [result for group in grown for result in group]
+    finally:
+        if isinstance(play.policy, ClosingPolicy):
+            await within(play.policy.aclose(), CLOSING_SECONDS)
 
 
 def collect(

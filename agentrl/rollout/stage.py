@@ -166,6 +166,11 @@ class Stage:
         """What the agent is told before the first observation."""
         return "" if self.env is None else self._hook("system_text", self.env.system_text)
 
+    def schemas(self) -> tuple[Mapping[str, object], ...]:
+        """The tools' JSON schemas, where the protocol leaves the calls to the policy's server."""
+        toolbox = _toolbox(self.env)
+        return () if toolbox is None else self.protocol.schemas(toolbox.tools)
+
     def admissible(self) -> Sequence[str] | None:
         """The environment's admissible commands, or None."""
         return None if self.env is None else self._hook("admissible", self.env.admissible)

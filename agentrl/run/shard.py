@@ -17,7 +17,7 @@ from agentrl.policy.scripted import RandomPolicy
 from agentrl.rollout import Limits, Play, Stock, collect
 from agentrl.rollout.easy import default_protocol
 from agentrl.rollout.memory import whole_history
-from agentrl.world.protocol import Fenced, JsonCalls, PlainText, Tags
+from agentrl.world.protocol import Fenced, JsonCalls, NativeCalls, PlainText, Tags
 from agentrl.world.registry import make
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
     "tags": Tags,
     "fenced": Fenced,
     "json": JsonCalls,
+    "native": NativeCalls,
 }
 
 

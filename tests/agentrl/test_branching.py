@@ -223,9 +223,7 @@ def test_a_world_that_does_not_repeat_itself_cannot_branch_by_replay(policy: HfP
 
 
 def test_text_policies_branch_too() -> None:
-    found = valid(
-        collect(Stock(Echo), replace(play(RandomPolicy()), brancher=Expand()), groups(2, MEMBERS))
-    )
+    found = valid(collect(Stock(Echo), replace(play(RandomPolicy()), brancher=Expand()), groups(2, MEMBERS)))
     for branch in (item for item in found if item.parent is not None):
         parent = next(item for item in found if item.id == branch.parent)
         assert same(branch.turns[: branch.branch_turn], parent.turns[: branch.branch_turn])
@@ -242,7 +240,9 @@ def greedy(growth: Growth, /) -> Sequence[Fork]:
     return (Fork(),) * (growth.room + 1)
 
 
-@pytest.mark.parametrize(("brancher", "said"), [(beyond, "before turn 99 of member 0"), (greedy, "room for 6")])
+@pytest.mark.parametrize(
+    ("brancher", "said"), [(beyond, "before turn 99 of member 0"), (greedy, "room for 6")]
+)
 def test_a_wrong_brancher_is_told_so(brancher: Brancher, said: str) -> None:
     with pytest.raises(RolloutError, match=said):
         collect(Stock(Echo), replace(play(RandomPolicy()), brancher=brancher), groups(1, MEMBERS))
