@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, cast
 
 import agentrl.plan as parts
-from agentrl.credit.part import Description, rebuild
+from agentrl.credit.part import Description, Schedule, rebuild
 from agentrl.errors import AgentrlError, ConfigError, did_you_mean
 from agentrl.learn import schedule
-from agentrl.plan import Plan
+from agentrl.plan import Plan, Refill, Replay
 from agentrl.rollout.memory import whole_history
 
 if TYPE_CHECKING:
@@ -52,14 +52,22 @@ def memory_of(card: Mapping[str, object]) -> Memory:
 def _slot(name: str, value: Description) -> object:
     if value is False:
         return getattr(Plan(), name)
-    if not isinstance(value, dict) and not (name == "turns" and isinstance(value, int | float)):
+    if name == "turns" and isinstance(value, int | float):
+        return value
+    if not isinstance(value, dict) or not {"part", "function"} & value.keys():
         raise ConfigError(
             f"rl.plan.{name} is {value!r}; write a table such as {{ part = 'NAME' }}, with its fields."
         )
     try:
-        return rebuild(_full(value))
-    except (TypeError, AgentrlError) as error:
+        found = rebuild(_full(value))
+    except (TypeError, KeyError, AgentrlError) as error:
         raise ConfigError(f"rl.plan.{name} cannot be built: {error}") from error
+    if not isinstance(found, _KINDS[name]) if name in _KINDS else not callable(found):
+        raise ConfigError(f"rl.plan.{name} cannot be {found!r}, which is no part for that slot.")
+    return found
+
+
+_KINDS: dict[str, type[object]] = {"turns": Schedule, "refill": Refill, "replay": Replay}
 
 
 def _full(value: Description) -> Description:

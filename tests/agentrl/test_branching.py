@@ -48,11 +48,11 @@ class Echo(WordWorld):
 
     def step(self, action: str) -> StepResult:
         self.said = (*self.said, action)
-        observation, *rest = super().step(action)
-        return (f"{observation} {digest(self.said) % 1000}", *rest)
+        observation, reward, terminated, truncated, info = super().step(action)
+        return f"{observation} {digest(self.said) % 1000}", reward, terminated, truncated, info
 
 
-BRANCHERS = {
+BRANCHERS: dict[str, Brancher] = {
     "entropy": EntropyForks(chance=0.6),
     "balanced": BalancedForks(),
     "expand": Expand(trees=2, nodes=1),
