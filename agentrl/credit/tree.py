@@ -73,18 +73,22 @@ def shared_turn(batch: Batch, /) -> Ids:
     return origin
 
 
-def shared_sample(batch: Batch, /) -> Ids:
-    """(N,) the sampled token that each one is a copy of, itself for most: token by token of `shared_turn`.
-
-    A turn that has another number of tokens than the one it claims to share is no copy.
-    """
-    own = np.arange(batch.num_sampled, dtype=np.int64)
+def copied_turn(batch: Batch, /) -> Ids:
+    """(S,) `shared_turn` where the sampled tokens are indeed the same; other turns are their own."""
+    own = np.arange(batch.num_turns, dtype=np.int64)
     if not is_branched(batch):
         return own
     origin, counts = shared_turn(batch), np.diff(batch.sample_start)
-    origin = np.where(counts[origin] == counts, origin, np.arange(batch.num_turns))
-    shift = (batch.sample_start[origin] - batch.sample_start[:-1]).astype(np.int64)
-    return own + shift[batch.turn_of_sample]
+    origin = np.where(counts[origin] == counts, origin, own)
+    token = batch.token[batch.sampled]
+    other = np.bincount(batch.turn_of_sample, token != token[copied_sample(batch, origin)], batch.num_turns)
+    return np.where(other == 0, origin, own)
+
+
+def copied_sample(batch: Batch, origin: Ids, /) -> Ids:
+    """(N,) the sampled token that each one is a copy of, given the turn that its turn is a copy of."""
+    shift = batch.sample_start[origin].astype(np.int64) - batch.sample_start[:-1]
+    return np.arange(batch.num_sampled, dtype=np.int64) + shift[batch.turn_of_sample]
 
 
 def is_branched(batch: Batch, /) -> bool:
@@ -139,6 +143,16 @@ def same_tree(batch: Batch, /) -> Ids:
         if batch.parent[row] >= 0:
             root[row] = root[batch.parent[row]]
     return root[batch.trajectory_of_turn]
+
+
+def same_fork(batch: Batch, /) -> Ids:
+    """Turns of branches that left the same parent at the same turn; those without a parent, of one group.
+
+    So recovery rollouts are compared with each other and not with the attempt that failed: Fission-GRPO.
+    """
+    parent, turn = batch.parent.astype(np.int64), batch.branch_turn.astype(np.int64)
+    first = np.where(parent >= 0, parent, -1 - batch.group.astype(np.int64))
+    return number_pairs(first, np.where(parent >= 0, turn, 0))[batch.trajectory_of_turn]
 
 
 def _parents_first(batch: Batch) -> list[int]:

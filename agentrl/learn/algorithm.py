@@ -7,7 +7,7 @@ compare and pickle without it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from agentrl.credit.keep import Keep, Kept, keep_all
 from agentrl.credit.part import Description, Printed, name_of, rebuild, resolve
 from agentrl.credit.part import describe as describe_part
 from agentrl.credit.reward import Reward, environment_reward
-from agentrl.credit.tree import Copies, is_branched, shared_sample, shared_turn
+from agentrl.credit.tree import Copies, copied_sample, copied_turn, is_branched
 from agentrl.errors import AlgorithmError
 from agentrl.learn.average import Average, CreditAverage, token_mean
 from agentrl.learn.optimizer import AdamW, Optimizer
@@ -115,13 +115,22 @@ class Algorithm(Printed):
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What the penalties read besides log-probabilities."""
-        return tuple(sorted({need for penalty in self.penalties for need in penalty.needs}))
+        """What penalties and advantage read besides log-probabilities."""
+        found = {need for penalty in self.penalties for need in penalty.needs}
+        if isinstance(self.advantage, Needy):
+            found |= set(self.advantage.needs)
+        return tuple(sorted(found))
+
+    @property
+    def reads_current(self) -> bool:
+        """Whether credit depends on the policy as it is now, so that each optimizer step computes it anew."""
+        return isinstance(self.advantage, ReadsCurrent) and self.advantage.reads_current
 
     def credit(self, batch: Batch) -> Credit:
         """Return the advantages of a batch.
 
-        Turns that branches share with their parent carry loss once, with the mean advantage of the copies.
+        Turns that branches share with their parent carry loss once, with the mean advantage of the copies;
+        only an objective over whole trajectories has a slope for each copy.
 
         Raises:
             AlgorithmError: a part gave a wrong shape or a figure that is not finite, or the filter kept
@@ -139,13 +148,32 @@ class Algorithm(Printed):
         if isinstance(self.advantage, TokenAdvantage):
             finer = _tokens(batch, self.advantage.of_tokens(batch, reward, kept), self.advantage)
             of_sample = np.where(kept.loss[turn], finer, 0.0)
-        credit = _counted_once(batch, Credit(reward, kept, advantage, of_sample, kept.loss[turn], shown))
+        credit = Credit(reward, kept, advantage, of_sample, kept.loss[turn], shown)
+        if is_branched(batch) and not self.reads_current:
+            credit = _counted_once(batch, credit)
         if credit.empty and self.on_empty == "raise":
             raise AlgorithmError(
                 f"{self.keep!r} kept none of {batch.num_turns} turns, so there is nothing to "
                 "learn from. Loosen the filter, sample more rollouts per task, or set on_empty='skip'."
             )
         return credit
+
+
+@runtime_checkable
+class Needy(Protocol):
+    """A part that names figures which a run must measure before credit."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Names of the figures."""
+        ...
+
+
+@runtime_checkable
+class ReadsCurrent(Protocol):
+    """An advantage that reads the column `CURRENT_LOGPROB`."""
+
+    reads_current: bool
 
 
 def describe(algorithm: Algorithm) -> dict[str, Description]:
@@ -168,12 +196,9 @@ def from_description(description: dict[str, Description]) -> Algorithm:
 
 
 def _counted_once(batch: Batch, credit: Credit) -> Credit:
-    if not is_branched(batch):
-        return credit
-    turn, member = batch.turn_of_sample, batch.member[batch.trajectory_of_turn]
-    samples = Copies(shared_sample(batch), credit.keep_of_sample, member[turn])
-    # Turns without a sampled token, an expert's, carry no loss whatever this says of them.
-    turns = Copies(shared_turn(batch), credit.kept.loss, member)
+    origin, member = copied_turn(batch), batch.member[batch.trajectory_of_turn]
+    turns = Copies(origin, credit.kept.loss, member)
+    samples = Copies(copied_sample(batch, origin), credit.keep_of_sample, member[batch.turn_of_sample])
     stands, standing = turns.standing(), samples.standing()
     of_turn = {name: np.where(stands, turns.mean(part), 0.0) for name, part in credit.parts.items()}
     return Credit(

@@ -235,6 +235,36 @@ class MonteCarlo:
         return tuple(Fork(0, places[number % count]) for number in range(growth.room))
 
 
+@dataclass(frozen=True)
+class Recover:
+    """Fission-GRPO: where a trajectory failed, recovery rollouts begin after its first error.
+
+    An error is a turn that the world or the parser refused; the world's reply to it is the diagnosis. The
+    members that are left are shared evenly by the failures that have one. Source: Fission-GRPO, from its
+    abstract, which writes a diagnosis with a simulator.
+
+    Attributes:
+        initial: share of the group that begins afresh.
+    """
+
+    initial: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_share("initial", self.initial)
+
+    def __call__(self, growth: Growth, /) -> Sequence[Fork]:
+        """Return the roots, then all recoveries."""
+        if not growth.grown:
+            return (Fork(),) * max(1, round(self.initial * growth.members))
+        failures = [fork for fork in map(self._failure, range(len(growth.grown)), growth.grown) if fork]
+        return tuple(failures[number % len(failures)] for number in range(growth.room if failures else 0))
+
+    def _failure(self, row: int, trajectory: Trajectory) -> Fork | None:
+        first, last = born(trajectory), len(trajectory.turns) - 1
+        errors = [turn for turn in range(first, last) if not trajectory.turns[turn].valid]
+        return Fork(row, errors[0] + 1) if errors and trajectory.success is False else None
+
+
 # -- trees as they stand -----------------------------------------------------------------------------------
 
 

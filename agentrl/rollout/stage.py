@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agentrl.rollout.assignment import Assignment
     from agentrl.world.env import AsyncTextEnv, StepResult
     from agentrl.world.protocol import Protocol
+    from agentrl.world.terms import Terms
     from agentrl.world.tool import Toolbox
 
 AnyEnv: TypeAlias = "TextEnv | AsyncTextEnv"
@@ -62,6 +63,7 @@ class Stage:
         make: builds a fresh environment; `env`: a used one that may be reset, if there is one.
         protocol: made to measure for the environment's tools by `open`.
         seconds: deadline of one call of an environment that blocks or is asynchronous.
+        terms: budgets and costs of the environment's tools.
         marks: snapshots taken by `mark`, by turn.
     """
 
@@ -70,6 +72,7 @@ class Stage:
     protocol: Protocol
     seconds: float
     env: AnyEnv | None = None
+    terms: Mapping[str, Terms] = field(default_factory=dict[str, "Terms"])
     actions: list[tuple[int, str]] = field(default_factory=list["tuple[int, str]"])
     seen: list[str] = field(default_factory=list[str])
     replays: int = 0
@@ -206,6 +209,7 @@ class Stage:
         if toolbox is not None:
             self.protocol = self.protocol.for_tools(toolbox.tools)
         env.protocol = self.protocol
+        env.terms = self.terms
         return env
 
     async def _restore(self, state: object) -> None:

@@ -12,7 +12,7 @@ import torch
 from agentrl.credit.anchors import anchor_statistics
 from agentrl.credit.keep import void_of
 from agentrl.credit.peers import same_observation, same_state
-from agentrl.credit.tree import shared_turn
+from agentrl.credit.tree import copied_turn
 from agentrl.learn.gradient import streams_with_loss
 from agentrl.learn.loss import prepare, sum_of
 from agentrl.learn.probes import streams_of
@@ -20,7 +20,7 @@ from agentrl.run.curve import evaluate_curve
 from agentrl.run.draw import draw
 from agentrl.run.jobs import Measure, PolicyShare, measure_on, policy_on
 from agentrl.run.samples import write_samples
-from agentrl.trajectory.batch import LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB
+from agentrl.trajectory.batch import CURRENT_LOGPROB, LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB
 from agentrl.trajectory.pack import pack
 
 if TYPE_CHECKING:
@@ -97,7 +97,12 @@ def update(
         raise RuntimeError("reinforce() begins its phase first")  # a defect of this module
     taken: list[list[PolicyGradient]] = []
     figures: dict[str, float] = {}
-    for minibatch in minibatches(algorithm, batch.num_trajectories, [bench.settings.seed, 3, moment.step]):
+    for number, minibatch in enumerate(
+        minibatches(algorithm, batch.num_trajectories, [bench.settings.seed, 3, moment.step])
+    ):
+        if number and algorithm.reads_current:
+            batch = _with_current(bench, batch)
+            credit = algorithm.credit(batch)
         streams = streams_with_loss(algorithm, batch, prepare(algorithm, batch, credit, minibatch))
         if not len(streams):
             # A step on a zero gradient would still move the weights, by momentum.
@@ -114,6 +119,14 @@ def update(
     if not taken:
         return {"empty_steps": 1.0}
     return {**figures, "optimizer_steps": float(len(taken)), **_health(taken), **_losses(taken)}
+
+
+def _with_current(bench: Bench, batch: Batch) -> Batch:
+    """Return the batch with what the learner says now, which objectives over groups read."""
+    settings = bench.settings
+    wanted = Measure(batch, streams_of(batch), settings.micro_tokens, settings.rl.temperature)
+    now = measure_on(bench.crew, wanted, _weights(bench))
+    return batch.with_column(CURRENT_LOGPROB, now.logprob)
 
 
 @dataclass(frozen=True)
@@ -143,7 +156,7 @@ def report(
     """Write the step's figures and show them: of what was played, and of what was learnt from."""
     batch = drawn.fresh(learnt)
     turns = max(batch.num_turns, 1)
-    distinct = max(len(np.unique(shared_turn(learnt))), 1)
+    distinct = max(len(np.unique(copied_turn(learnt))), 1)
     void = void_of(bench.algorithm.keep)
     row = {
         "phase": "rl",

@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from agentrl.credit.advantage import Relative, one
-from agentrl.credit.keep import NoVoid
+from agentrl.credit.keep import NoVoid, no_valid_action
 from agentrl.learn.average import trajectory_mean
 from agentrl.learn.loss import policy_loss, prepare
 from agentrl.recipes import GIGPO, GRPO
@@ -66,7 +66,7 @@ def test_the_parts_of_a_sum_are_merged_alike() -> None:
 
 def test_a_branch_stands_in_where_its_parent_is_filtered() -> None:
     # The stem's last turn is void, so all of it is dropped; a0 is learnt on the first branch.
-    credit = replace(CENTERED, keep=NoVoid()).credit(pack(tree(ok=False)))
+    credit = replace(CENTERED, keep=NoVoid(no_valid_action, "trajectory")).credit(pack(tree(ok=False)))
     assert credit.kept.loss.tolist() == [False, False, True, True, False, False, True]
     assert_allclose(credit.advantage, [0, 0, -1 / 3, -1 / 3, 0, 0, -1 / 3], atol=1e-12)
 
