@@ -81,9 +81,7 @@ def collect(  # noqa: PLR0913  # one door with a default for everything but the 
     size = first.num_tasks(split)
     if size is not None and max(indices, default=0) >= size:
         raise ConfigError(f"split {split!r} has {size} tasks; task {max(indices)} is outside. Ask for fewer.")
-    play = Play(
-        _policy(policy, first), protocol or default_protocol(first), sampling, limits, _name(env, first)
-    )
+    play = Play(_policy(policy), protocol or default_protocol(first), sampling, limits, _name(env, first))
     stock = Stock(factory)
     stock.put_back(first)
     try:
@@ -102,13 +100,13 @@ def _factory(env: World) -> Callable[[], AnyEnv]:
     return env
 
 
-def _policy(policy: Policy | str, env: AnyEnv) -> Policy:
+def _policy(policy: Policy | str) -> Policy:
     if not isinstance(policy, str):
         return policy
     if policy == "random":
         return RandomPolicy()
-    if policy == "expert" and isinstance(env, TextEnv):
-        return ExpertPolicy(env.expert)
+    if policy == "expert":
+        return ExpertPolicy()
     raise PolicyError(f"{policy!r} names no policy here; give a policy object, 'random' or 'expert'.")
 
 

@@ -143,6 +143,7 @@ class Episode:
             sampling=self._sampling(prompt),
             key=self.assignment.key(len(self.turns)),
             admissible=self.stage.admissible,
+            expert=self.stage.expert,
         )
         begin = time.perf_counter()
         seconds = self.play.limits.step_seconds
