@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NOTHING: Final = "Nothing happens."
-HELP: Final = """
+HELP: Final = """\
 Available commands:
   look:                             look around your current location
   inventory:                        check your current inventory

@@ -258,7 +258,8 @@ class World:
         if here is not None:
             return self._view(here) if here == self._agent else NOTHING
         item = self._number_of_item.get(rest)
-        if item is None or not (item == self._held or self._visible(item)):
+        if item is None or item != self._held:
+            # ALFWorld means to allow what lies here too, but a comma in alfred.pddl keeps its engine from it.
             return NOTHING
         return self._describe(item)
 
@@ -314,12 +315,8 @@ class World:
             commands.append(f"{'close' if self._opened >> here & 1 else 'open'} {name}")
         present = [item for item, place in enumerate(self._places) if place == here]
         commands += [f"use {self._items[item]}" for item in present if not self._portable(item)]
-        if self._reachable(here):
-            commands += [f"examine {self._items[item]}" for item in present]
-            if self._held < 0:
-                commands += [
-                    f"take {self._items[item]} from {name}" for item in present if self._portable(item)
-                ]
+        if self._reachable(here) and self._held < 0:
+            commands += [f"take {self._items[item]} from {name}" for item in present if self._portable(item)]
         return commands
 
     def _commands_in_hand(self, here: int) -> list[str]:
@@ -371,8 +368,6 @@ class World:
         )
         if words:
             return f"This is a {words} {name}."
-        if kind in vocabulary.LAMPS:
-            return f"This {name} is {'on' if self._toggled >> item & 1 else 'off'}."
         return f"There's nothing special about {name}."
 
     _ACTIONS: ClassVar[dict[str, Callable[[World, str], str]]] = {
