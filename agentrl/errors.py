@@ -18,6 +18,8 @@
     ├── AlgorithmError         parts of an algorithm do not fit, or a filter kept nothing
     ├── SandboxUnavailable     this machine cannot hold untrusted code; names each missing layer
     ├── SandboxError           the sandbox itself failed, not the program in it
+    ├── ServerRefused          a server answered with a status that no repetition mends
+    ├── ServerUnavailable      no server answered in time; infrastructure, never the agent's fault
     ├── RunDirectoryError      a run directory cannot be written, read or resumed
     └── CheckError             an environment, tool or template broke its contract
 
@@ -101,6 +103,18 @@ class SandboxUnavailable(AgentrlError):
 
 class SandboxError(AgentrlError):
     """The sandbox itself failed; never the fault of the program in it, never a reward."""
+
+
+class ServerRefused(AgentrlError):
+    """A server answered with a status that no repetition mends, such as 401 or 404."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ServerUnavailable(AgentrlError, ConnectionError):
+    """No server answered in time, however often it was asked; never the fault of the agent."""
 
 
 class RunDirectoryError(AgentrlError):

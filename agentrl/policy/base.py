@@ -62,6 +62,8 @@ class Request:
         observation: the text to answer; `messages`: the whole conversation so far, ending with it.
         tokens: (P,) tokens added since the last sampled token of this stream; None without a renderer.
         key: what the sampling noise depends on: (seed, step, task, member, turn) as integers.
+        tools: JSON schemas of the world's tools, for a server that makes tool calls of its own; empty where
+            the protocol writes them as text.
         admissible: gives the environment's admissible commands or None; for checks and random play only.
         expert: makes the environment's own player of this episode from its first observation, or None.
     """
@@ -74,6 +76,7 @@ class Request:
     tokens: IntArray | None = None
     sampling: Sampling = Sampling()
     key: tuple[int, ...] = (0,)
+    tools: tuple[Mapping[str, object], ...] = ()
     admissible: Callable[[], Sequence[str] | None] = _nothing_admissible
     expert: Callable[[str], Player | None] = _no_expert
 
@@ -88,7 +91,7 @@ class Sample:
         logprobs: (N,) their log-probabilities in nats, as drawn.
         finish: why sampling ended; `length` is a turn cut by `max_tokens`, `invalid` a non-finite model.
         version: version of the weights that drew it.
-        token_measures: named (N,) arrays.
+        token_measures: named (N,) arrays; `measures`: named numbers of the turn, such as what it cost.
     """
 
     text: str
@@ -97,6 +100,7 @@ class Sample:
     finish: Finish = "stop"
     version: int = 0
     token_measures: Mapping[str, FloatArray] = field(default_factory=dict)
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -123,4 +127,13 @@ class Policy(Protocol):
 
     def finish(self, trajectory: str) -> None:
         """Tell the policy that this trajectory asks for nothing more; its cache may be reused."""
+        ...
+
+
+@runtime_checkable
+class ClosingPolicy(Policy, Protocol):
+    """A policy that holds connections; a collection closes them at its end, and it can be used again."""
+
+    async def aclose(self) -> None:
+        """Close what belongs to the running event loop."""
         ...

@@ -46,6 +46,26 @@ def load_model(
     return model, renderer_for(tokenizer, kind=renderer)
 
 
+def load_renderer(path: str, kind: str = "auto") -> Renderer:
+    """Load the tokenizer of a model as a renderer, without its weights.
+
+    Raises:
+        PolicyError: no tokenizer is there.
+        TemplateError: the chat template rewrites history.
+        MissingExtraError: transformers is not installed.
+    """
+    try:
+        tokenizer = load_tokenizer(path)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Loading a tokenizer", "train") from error
+    except (OSError, ValueError) as error:
+        raise PolicyError(
+            f"no tokenizer could be loaded from {path!r}: {str(error).splitlines()[0]} "
+            "Give a folder that holds tokenizer.json and tokenizer_config.json."
+        ) from error
+    return renderer_for(tokenizer, kind=kind)
+
+
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer exactly as it was saved.
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agentrl.errors import RolloutError
-from agentrl.rollout.deadline import run
+from agentrl.policy.base import ClosingPolicy
+from agentrl.rollout.deadline import run, within
 from agentrl.rollout.episode import Episode
 from agentrl.rollout.stage import Stage
 from agentrl.trajectory import Invalid, InvalidReason, Trajectory
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from agentrl.rollout.assignment import Assignment
     from agentrl.rollout.episode import Play
     from agentrl.rollout.stage import AnyEnv
+
+CLOSING_SECONDS = 10.0
+"""How long a policy may take to close its connections at the end of a collection."""
 
 RETRIED = frozenset(
     {
@@ -85,6 +89,8 @@ async def collect_async(
     finally:
         for task in tasks:
             task.cancel()
+        if isinstance(play.policy, ClosingPolicy):
+            await within(play.policy.aclose(), CLOSING_SECONDS)
 
 
 def collect(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from agentrl.errors import AgentrlError
+from agentrl.errors import AgentrlError, ServerUnavailable
 from agentrl.policy.base import Message, Request, Sampling
 from agentrl.rollout.stage import Stage, StageFailure
 from agentrl.rollout.text import TokenPlaces, cut_middle
@@ -67,6 +67,8 @@ class Episode:
                 return await self._play()
         except StageFailure as failure:
             return self._invalid(failure.reason, failure.detail)
+        except ServerUnavailable as error:
+            return self._invalid(InvalidReason.POLICY_ERROR, str(error))
         except AgentrlError:
             raise
         except (OSError, RuntimeError, ValueError) as error:
@@ -142,6 +144,7 @@ class Episode:
             tokens=prompt,
             sampling=self._sampling(prompt),
             key=self.assignment.key(len(self.turns)),
+            tools=self.stage.schemas(),
             admissible=self.stage.admissible,
             expert=self.stage.expert,
         )
@@ -199,7 +202,7 @@ class Episode:
                 policy_version=sample.version,
                 generate_seconds=seconds,
                 environment_seconds=spent,
-                measures=cast("Mapping[str, float]", info.get("measures", {})),
+                measures={**cast("Mapping[str, float]", info.get("measures", {})), **sample.measures},
                 token_measures=sample.token_measures,
             )
         )

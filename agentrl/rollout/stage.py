@@ -18,7 +18,7 @@ from agentrl.rollout.typed import reset_result, step_result
 from agentrl.trajectory import InvalidReason, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from agentrl.rollout.assignment import Assignment
     from agentrl.world.env import AsyncTextEnv, Expert, StepResult, TextEnv
@@ -89,6 +89,11 @@ class Stage:
     def system_text(self) -> str:
         """What the agent is told before the first observation."""
         return "" if self.env is None else self._hook("system_text", self.env.system_text)
+
+    def schemas(self) -> tuple[Mapping[str, object], ...]:
+        """The tools' JSON schemas, where the protocol leaves the calls to the policy's server."""
+        toolbox = _toolbox(self.env)
+        return () if toolbox is None else self.protocol.schemas(toolbox.tools)
 
     def admissible(self) -> Sequence[str] | None:
         """The environment's admissible commands, or None."""

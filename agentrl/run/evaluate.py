@@ -64,7 +64,7 @@ def evaluate(
     """
     suite = suite_of(what, split=split, tasks=tasks, rollouts=rollouts)
     given = [policy] if isinstance(policy, str | Policy) else list(policy)
-    players = [player_of(item) for item in (given or suite.policies)]
+    players = [player_of(item, suite.server) for item in (given or suite.policies)]
     if not players:
         raise ConfigError("nobody plays: name a policy (random, expert, hf:PATH or a run directory).")
     folder = None if out is None else open_folder(Path(out))
@@ -165,7 +165,7 @@ def _stage(suite: EvaluationSuite, player: Player, loaded: Loaded, limits: Limit
         ) -> list[Trajectory | Invalid]:
             sampling = Sampling(temperature, top_p, bounds.turn_tokens)
             play = Play(own, protocol_of(environment, stock), sampling, bounds, environment.id)
-            return collect(stock, play, assignments)
+            return collect(stock, play, assignments, concurrency=suite.model.slots)
 
         try:
             yield here

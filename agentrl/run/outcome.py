@@ -78,8 +78,19 @@ class Row:
             "tool_calls": sum(len(turn.tool_calls) for turn in turns),
         }
 
+    def usage(self) -> dict[str, float]:
+        """Tokens, cost and repeated calls of a policy behind a server, summed; empty for others."""
+        turns = [turn.measures for item in self.verdict.trajectories for turn in item.turns]
+        asked = [measures for measures in turns if "server_attempts" in measures]
+        if not asked:
+            return {}
+        names = ("prompt_tokens", "completion_tokens", "cost")
+        sums = {name: sum(measures.get(f"server_{name}", 0.0) for measures in asked) for name in names}
+        return sums | {"retries": sum(measures["server_attempts"] - 1 for measures in asked)}
+
     def content(self) -> dict[str, object]:
         """The row as plain data."""
+        usage = self.usage()
         rollouts = self.scenario.rollouts
         hat = {k: mean_pass(self.verdict.outcomes, k, pass_hat_k) for k in self.pass_at}
         seconds = [
@@ -106,6 +117,7 @@ class Row:
                 "p95": float(np.quantile(seconds, 0.95)),
             },
             "outcomes": self.verdict.outcomes,
+            **({"usage": usage} if usage else {}),
         }
 
     def cells(self) -> tuple[str, ...]:

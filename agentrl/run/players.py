@@ -1,4 +1,4 @@
-"""Who plays an evaluation: `random`, `expert`, `hf:PATH`, or a run directory and a checkpoint of it."""
+"""Who plays an evaluation: `random`, `expert`, `hf:PATH`, `openai:URL#model`, or a run and a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from agentrl.policy.base import Policy
+    from agentrl.policy.openai import OpenAIPolicy
     from agentrl.policy.render import Renderer
     from agentrl.run.shard import Actor
-    from agentrl.run.suite import DecodingSettings
+    from agentrl.run.suite import DecodingSettings, ServerSettings
 
 LONGEST_CONTEXT = 4096
 """Tokens of cache for each slot where the model could hold more; `model.context` says otherwise."""
@@ -45,8 +46,11 @@ class Player:
         return self.folder is not None or self.policy is not None
 
 
-def player_of(policy: str | Policy) -> Player:
+def player_of(policy: str | Policy, server: ServerSettings | None = None) -> Player:
     """Return the player that a name or a policy object stands for.
+
+    Args:
+        server: how the servers of `openai:URL#model` are asked.
 
     Raises:
         ConfigError: the name is neither a player nor a run directory.
@@ -61,13 +65,51 @@ def player_of(policy: str | Policy) -> Player:
         return Player(policy, "expert")
     if policy.startswith("hf:"):
         return Player(policy, folder=_model_folder(policy.removeprefix("hf:")))
+    if policy.startswith("openai:"):
+        return Player(policy, policy=served_policy(policy, server))
     path, _, checkpoint = (policy, "", "") if Path(policy).is_dir() else policy.rpartition(":")
     if not path or not RunDirectory(Path(path)).started:
         raise ConfigError(
             f"there is no policy {policy!r}.{did_you_mean(policy, ('random', 'expert'))} A policy is random, "
-            "expert, hf:PATH for a model in the hub's format, or a run directory such as runs/mine:trained."
+            "expert, hf:PATH for a model in the hub's format, openai:URL#MODEL for one behind a server, or a "
+            "run directory such as runs/mine:trained."
         )
     return _from_run(policy, RunDirectory(Path(path)), checkpoint or "trained")
+
+
+def served_policy(name: str, settings: ServerSettings | None = None) -> OpenAIPolicy:
+    """Return the policy that `openai:URL,URL#MODEL` stands for.
+
+    Raises:
+        ConfigError: an address is wrong.
+        PolicyError: there is no tokenizer where the settings say.
+    """
+    from agentrl.http import Patience
+    from agentrl.policy.openai import OpenAIPolicy, Prices
+    from agentrl.run.suite import ServerSettings
+
+    server = settings or ServerSettings()
+    urls, _, model = name.removeprefix("openai:").partition("#")
+    renderer = None
+    if server.tokenizer:
+        from agentrl.policy.load import load_renderer
+
+        renderer = load_renderer(server.tokenizer)
+    return OpenAIPolicy(
+        [url.strip() for url in urls.split(",") if url.strip()],
+        model,
+        renderer,
+        key_variable=server.key_variable,
+        patience=Patience(
+            total_seconds=server.seconds, attempts=server.attempts, most_bytes=server.most_bytes
+        ),
+        concurrency=server.concurrency,
+        per_minute=server.per_minute,
+        prices=Prices(server.price_prompt, server.price_completion),
+        logprobs=server.logprobs,
+        extra=server.extra,
+        name=name,
+    )
 
 
 def _model_folder(given: str) -> Path:

@@ -16,7 +16,7 @@ from agentrl.policy.expert import ExpertPolicy
 from agentrl.policy.scripted import RandomPolicy
 from agentrl.rollout import Limits, Play, Stock, collect
 from agentrl.rollout.easy import default_protocol
-from agentrl.world.protocol import Fenced, JsonCalls, PlainText, Tags
+from agentrl.world.protocol import Fenced, JsonCalls, NativeCalls, PlainText, Tags
 from agentrl.world.registry import make
 
 if TYPE_CHECKING:
@@ -188,6 +188,7 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
     "tags": Tags,
     "fenced": Fenced,
     "json": JsonCalls,
+    "native": NativeCalls,
 }
 
 

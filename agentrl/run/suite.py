@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from agentrl.config import Settings
-from agentrl.run.settings import Count, EnvironmentSettings, LimitSettings, Positive, Share, Whole
+from agentrl.run.settings import Count, EnvironmentSettings, LimitSettings, Plain, Positive, Share, Whole
 
 Mode = Literal["sampled", "greedy"]
 
@@ -43,6 +43,26 @@ class DecodingSettings(Settings):
     slots: Count = 64
 
 
+class ServerSettings(Settings):
+    """How models behind OpenAI-compatible servers are asked; see `agentrl.policy.openai.OpenAIPolicy`.
+
+    `tokenizer` is the served model's folder or hub name: with it turns are exact tokens (vLLM), without it
+    text. `extra` is added to each call's body. `prices` are those of a million tokens.
+    """
+
+    tokenizer: str = ""
+    key_variable: str = "OPENAI_API_KEY"
+    concurrency: Count = 64
+    per_minute: Annotated[float, Field(ge=0.0)] = 0.0
+    seconds: Positive = 120.0
+    attempts: Count = 6
+    most_bytes: Count = 32 << 20
+    logprobs: Literal["raw", "processed"] = "raw"
+    price_prompt: Annotated[float, Field(ge=0.0)] = 0.0
+    price_completion: Annotated[float, Field(ge=0.0)] = 0.0
+    extra: dict[str, Plain | dict[str, Plain]] = Field(default_factory=dict)
+
+
 class EvaluationSuite(Settings):
     """What `agentrl eval` plays: every scenario by every policy."""
 
@@ -54,6 +74,7 @@ class EvaluationSuite(Settings):
     environment: EnvironmentSettings
     scenario: Annotated[tuple[ScenarioSettings, ...], Field(min_length=1)]
     model: DecodingSettings = DecodingSettings()
+    server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
 
     @model_validator(mode="after")

@@ -107,3 +107,42 @@ class Program:
     files: Mapping[str, str] = field(default_factory=dict)
     stdin: str = ""
     seed: int = 0
+
+
+class Verdict(StrEnum):
+    """What a grader found. Only `CORRECT` and `WRONG` are rewards; the others are counted apart."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNPARSABLE = "unparsable"
+    TIMEOUT = "timeout"
+    GRADER_ERROR = "grader_error"
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What a grader says about one answer.
+
+    Attributes:
+        score: between 0 and 1; 0 unless the verdict is correct or wrong. A wrong answer may have a score,
+            such as its F1.
+        message: why; for people, for it may show the reference.
+
+    >>> Grade(Verdict.CORRECT, 1.0).reward
+    1.0
+    >>> Grade(Verdict.TIMEOUT, message="9**9**9 did not end").reward is None
+    True
+    """
+
+    verdict: Verdict
+    score: float = 0.0
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"the score of a grade must be between 0 and 1; got {self.score!r}.")
+
+    @property
+    def reward(self) -> float | None:
+        """The score, or None where the grader cannot tell: mask or count it, never take it for 0."""
+        return self.score if self.verdict in {Verdict.CORRECT, Verdict.WRONG} else None

@@ -2,169 +2,110 @@
 
 from __future__ import annotations
 
-import json
-import os
-import select
+import atexit
+import hashlib
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
-import time
 from contextlib import closing
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import Self
 
-from agentrl.sandbox.result import Status
+from agentrl.sandbox.sql import QueryResult, asked
+from agentrl.sandbox.worker import shared
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-GRACE = 0.5
-_BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from agentrl.sandbox import sqlite_worker; "
-    "sqlite_worker.main()"
-)
-Value = str | int | float | bytes | None
-
-
-@dataclass(frozen=True)
-class QueryResult:
-    """What a query gave.
-
-    Attributes:
-        cut: whether rows were left out, because there were too many or they were too large.
-        message: the engine's words, for the model to read; ours where the status is `infra_error`.
-    """
-
-    status: Status
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[Value, ...], ...] = ()
-    cut: bool = False
-    message: str = ""
-    wall_seconds: float = 0.0
+_TARGET = "agentrl.sandbox.sqlite_worker:prepare"
+_LOCK = threading.Lock()
+_FOLDERS: list[str] = []
 
 
 class SqliteGuard:
     """Runs queries that nobody trusts; the database itself is never opened by them.
 
+    Guards with the same limits share their worker processes. A guard is a handle: a deep copy is the guard
+    itself.
+
     Args:
         database: a file; it is copied once, here.
-        seconds: that a query may take.
+        seconds: of CPU that a query may take.
         max_rows: and max_bytes of one result.
+        in_place: the file never changes while this guard lives, so it needs no copy.
+        workers: processes that all guards like this one share.
+
+    Raises:
+        sqlite3.Error: the file is no database or cannot be read.
     """
 
+    dialect = "sqlite"
+
     def __init__(
-        self, database: str | Path, *, seconds: float = 5.0, max_rows: int = 1000, max_bytes: int = 1 << 20
+        self,
+        database: str | Path,
+        *,
+        seconds: float = 5.0,
+        max_rows: int = 1000,
+        max_bytes: int = 1 << 20,
+        in_place: bool = False,
+        workers: int = 1,
     ) -> None:
-        self._seconds, self._sizes = seconds, (str(max_rows), str(max_bytes))
-        self._folder = tempfile.mkdtemp(prefix="agentrl-sql-")
-        self._snapshot = str(Path(self._folder) / "snapshot.sqlite")
-        address = f"{Path(database).resolve().as_uri()}?mode=ro"
-        try:
-            with (
-                closing(sqlite3.connect(address, uri=True)) as source,
-                closing(sqlite3.connect(self._snapshot)) as target,
-            ):
-                source.backup(target)
-        except sqlite3.Error:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
-        self._lock = threading.Lock()
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._seconds, self._in_place = seconds, in_place
+        self.path = Path(database).resolve() if in_place else _snapshot(Path(database).resolve())
+        settings = {"folder": str(self.path.parent), "max_rows": max_rows, "max_bytes": max_bytes}
+        self._asks = (settings, workers)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """End the worker and remove the snapshot."""
-        with self._lock:
-            self._kill()
-            shutil.rmtree(self._folder, ignore_errors=True)
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the snapshot."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def query(self, sql: str) -> QueryResult:
         """Run one statement, exactly as it is written."""
-        began = time.monotonic()
-        with self._lock:
-            try:
-                said = self._asked(sql)
-            except (OSError, ValueError) as error:
-                self._kill()
-                said = {"status": "infra_error", "message": str(error)}
-        rows = cast("list[list[object]]", said.get("rows", []))
-        return QueryResult(
-            status=Status(str(said["status"])),
-            columns=tuple(cast("list[str]", said.get("columns", []))),
-            rows=tuple(tuple(_value(item) for item in row) for row in rows),
-            cut=bool(said.get("cut")),
-            message=str(said.get("message", "")),
-            wall_seconds=time.monotonic() - began,
+        settings, workers = self._asks
+        return asked(
+            shared(_TARGET, settings, size=workers), {"sql": sql, "file": self.path.name}, self._seconds
         )
 
-    def _asked(self, sql: str) -> dict[str, object]:
-        if len(sql) > 100_000:
-            return {"status": "error", "message": "the statement is longer than 100,000 characters"}
-        worker = self._running()
-        if worker.stdin is None or worker.stdout is None:
-            raise OSError("the worker has no pipes")
-        worker.stdin.write(json.dumps({"sql": sql, "seconds": self._seconds}).encode() + b"\n")
-        worker.stdin.flush()
-        line = _line(worker.stdout.fileno(), time.monotonic() + self._seconds + GRACE)
-        if line is None:
-            self._kill()
-            return {"status": "timeout", "message": f"the query did not end within {self._seconds:g} s"}
-        if not line:
-            self._kill()
-            return {"status": "killed", "message": "the process of the query died"}
-        said: dict[str, object] = json.loads(line)
-        return said
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._worker is None or self._worker.poll() is not None:
-            self._kill()
-            root = str(Path(__file__).resolve().parents[2])
-            self._worker = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOT, root, self._snapshot, *self._sizes],
-                env={},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        return self._worker
-
-    def _kill(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.kill()
-            for pipe in (worker.stdin, worker.stdout):
-                if pipe is not None:
-                    pipe.close()
-            worker.wait()
+    def close(self) -> None:
+        """Remove the snapshot; `close_shared` of `worker` ends the processes."""
+        if not self._in_place:
+            self.path.unlink(missing_ok=True)
 
 
-def _line(descriptor: int, deadline: float) -> bytes | None:
-    """Read a line; None when the time is up first, what came so far when the other end is gone."""
-    parts: list[bytes] = []
-    while (left := deadline - time.monotonic()) > 0:
-        if not select.select([descriptor], [], [], left)[0]:
-            return None
-        data = os.read(descriptor, 1 << 20)
-        if not data:
-            return b""
-        parts.append(data)
-        if data.endswith(b"\n"):
-            return b"".join(parts)
-    return None
+def _snapshot(database: Path) -> Path:
+    copy = Path(tempfile.mkstemp(suffix=".sqlite", dir=_folder())[1])
+    try:
+        with (
+            closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+            target.execute("pragma journal_mode=delete")
+    except sqlite3.Error:
+        copy.unlink()
+        raise
+    return copy
 
 
-def _value(item: object) -> Value:
-    if isinstance(item, dict):
-        return bytes.fromhex(str(item["blob"]))
-    return cast("Value", item)
+def _folder() -> str:
+    with _LOCK:
+        if not _FOLDERS:
+            _FOLDERS.append(tempfile.mkdtemp(prefix="agentrl-sql-"))
+            atexit.register(_remove)
+        return _FOLDERS[0]
+
+
+def _remove() -> None:
+    while _FOLDERS:
+        shutil.rmtree(_FOLDERS.pop(), ignore_errors=True)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import resource
 import sqlite3
-import sys
 import time
-from typing import TextIO
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agentrl.sandbox import landlock, seccomp
+from agentrl.sandbox.sql import MAX_SQL, plain, size_of
+from agentrl.sandbox.worker_main import harden
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_VALUE = 4_000_000
-MAX_SQL = 100_000
+MAX_OPEN = 16
 HEAP = 512 << 20
 _ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 _PRAGMAS = {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"}
@@ -120,57 +121,57 @@ def authorize(action: int, first: str | None, second: str | None, *_: str | None
 
 def connect(snapshot: str) -> sqlite3.Connection:
     """Open a snapshot so that nothing but reading it is left."""
-    connection = sqlite3.connect(f"file:{snapshot}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    address = f"{Path(snapshot).as_uri()}?mode=ro&immutable=1"
+    connection = sqlite3.connect(address, uri=True, isolation_level=None)
     for pragma in ("query_only=on", "trusted_schema=off", "temp_store=memory", f"hard_heap_limit={HEAP}"):
         connection.execute(f"pragma {pragma}").fetchall()
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
     connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, MAX_SQL)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    connection.text_factory = lambda data: data.decode("utf-8", "replace")
+    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
     connection.set_authorizer(authorize)
     return connection
 
 
-def main() -> None:
-    """Answer queries, one JSON line each, until the host hangs up."""
-    snapshot, max_rows, max_bytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    connection = connect(snapshot)
-    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    if landlock.abi():
-        landlock.restrict((snapshot, "/usr", "/lib"), ())
-    with contextlib.suppress(OSError):
-        seccomp.install()
-    for line in sys.stdin:
-        asked = json.loads(line)
-        _answer(answers, _queried(connection, asked["sql"], asked["seconds"], max_rows, max_bytes))
+def prepare(settings: dict[str, object]) -> Callable[[dict[str, object]], dict[str, object]]:
+    """Give up everything but reading one folder; return what answers queries on its files."""
+    folder = str(settings["folder"])
+    harden((folder,))
+    connections: dict[str, sqlite3.Connection] = {}
+    sizes = int(str(settings["max_rows"])), int(str(settings["max_bytes"]))
+    return partial(_answer, folder, connections, sizes)
 
 
-def _answer(answers: TextIO, content: dict[str, object]) -> None:
-    answers.write(json.dumps(content) + "\n")
-    answers.flush()
+def _answer(
+    folder: str,
+    connections: dict[str, sqlite3.Connection],
+    sizes: tuple[int, int],
+    asked: dict[str, object],
+) -> dict[str, object]:
+    name = str(asked["file"])
+    if name not in connections:
+        if len(connections) >= MAX_OPEN:
+            connections.pop(next(iter(connections))).close()
+        connections[name] = connect(str(Path(folder) / name))
+    return _queried(connections[name], str(asked["sql"]), float(str(asked["seconds"])), sizes)
 
 
 def _queried(
-    connection: sqlite3.Connection, sql: str, seconds: float, max_rows: int, max_bytes: int
+    connection: sqlite3.Connection, sql: str, seconds: float, sizes: tuple[int, int]
 ) -> dict[str, object]:
-    deadline = time.monotonic() + seconds
-    connection.set_progress_handler(lambda: int(time.monotonic() > deadline), 10_000)
+    deadline = time.process_time() + seconds
+    connection.set_progress_handler(lambda: int(time.process_time() > deadline), 10_000)
     try:
         cursor = connection.execute(sql)
-        rows, size, cut = [], 0, False
-        for row in cursor:
-            rows.append([_plain(value) for value in row])
-            size += sum(len(value) if isinstance(value, (str, bytes)) else 8 for value in row)
-            cut = len(rows) > max_rows or size > max_bytes
-            if cut:
-                rows.pop()
-                break
-        columns = [item[0] for item in cursor.description or ()]
+        if cursor.description is None:
+            return {"status": "error", "message": "this is no query: it has no result"}
+        rows, cut = _fetched(cursor, *sizes)
+        columns = [item[0] for item in cursor.description]
         cursor.close()
     except sqlite3.OperationalError as error:
-        return {"status": "timeout" if str(error) == "interrupted" else "error", "message": str(error)}
+        late = str(error) == "interrupted"
+        message = f"the query did not end within {seconds:g} s" if late else str(error)
+        return {"status": "timeout" if late else "error", "message": message}
     except MemoryError:
         return {"status": "memory", "message": "the query needs too much memory"}
     except (sqlite3.Error, sqlite3.Warning, ValueError, UnicodeError) as error:
@@ -178,5 +179,12 @@ def _queried(
     return {"status": "ok", "columns": columns, "rows": rows, "cut": cut}
 
 
-def _plain(value: object) -> object:
-    return {"blob": value.hex()} if isinstance(value, bytes) else value
+def _fetched(cursor: sqlite3.Cursor, max_rows: int, max_bytes: int) -> tuple[list[list[object]], bool]:
+    rows: list[list[object]] = []
+    size = 0
+    for row in cursor:
+        size += sum(map(size_of, row))
+        if len(rows) >= max_rows or size > max_bytes:
+            return rows, True
+        rows.append([plain(value) for value in row])
+    return rows, False

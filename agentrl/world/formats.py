@@ -24,7 +24,7 @@ from agentrl.world.parsing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentrl.world.tool import Tool
 
@@ -104,6 +104,23 @@ class JsonCalls(Protocol):
     def wrap(self, observation: str) -> tuple[str, str, str]:
         """Put the observation into `<tool_response>`."""
         return enclosed("tool_response", observation, "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class NativeCalls(JsonCalls):
+    """Calls that a server makes of its own: it is given the schemas, and nothing is said in the system text.
+
+    What the server answers is written as in `JsonCalls`, and read in the same way.
+    """
+
+    def describe(self, tools: Sequence[Tool]) -> str:
+        """Return nothing: the server shows the tools to its model."""
+        del tools
+        return ""
+
+    def schemas(self, tools: Sequence[Tool]) -> tuple[Mapping[str, object], ...]:
+        """Return each tool's schema in OpenAI's form."""
+        return tuple(tool.schema for tool in tools)
 
 
 def _read_call(written: str, start: int, end: int) -> Call | str:

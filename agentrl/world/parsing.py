@@ -84,6 +84,11 @@ class Protocol(ABC):
     def describe(self, tools: Sequence[Tool]) -> str:
         """Return the system text: the tools and how to call them."""
 
+    def schemas(self, tools: Sequence[Tool]) -> tuple[Mapping[str, object], ...]:
+        """Return the tools' JSON schemas where the policy's server is to make the calls; none by default."""
+        del tools
+        return ()
+
     @abstractmethod
     def parse(self, text: str) -> Parsed:
         """Read what the agent wrote. Never raises: what is wrong becomes `Parsed.error`."""

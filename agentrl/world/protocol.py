@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from agentrl.world.formats import Fenced, JsonCalls
+from agentrl.world.formats import Fenced, JsonCalls, NativeCalls
 from agentrl.world.parsing import (
     OUTPUTS,
     THINK,
@@ -32,7 +32,17 @@ if TYPE_CHECKING:
 
     from agentrl.world.tool import Tool
 
-__all__ = ["Call", "Fenced", "JsonCalls", "Parsed", "PlainText", "Protocol", "Tags", "TextSpan"]
+__all__ = [
+    "Call",
+    "Fenced",
+    "JsonCalls",
+    "NativeCalls",
+    "Parsed",
+    "PlainText",
+    "Protocol",
+    "Tags",
+    "TextSpan",
+]
 
 _OPENING: Final = re.compile(r"<([A-Za-z_][A-Za-z0-9_]*)>")
 

@@ -37,8 +37,9 @@ def evaluate(
     Args:
         suite: a TOML file, or a scenario such as household/eval.
         overrides: settings on top, as section.name=value.
-        policy: random, expert, hf:PATH, or a run directory with or without a checkpoint (RUN:warm-start,
-            RUN:trained, RUN:best); may be given several times, and plays beside the suite's own policies.
+        policy: random, expert, hf:PATH, openai:URL#MODEL, or a run directory with or without a checkpoint
+            (RUN:warm-start, RUN:trained, RUN:best); may be given several times, and plays beside the suite's
+            own policies.
         only: leave out the suite's own policies.
         out: a new folder for eval.json and the journals of all trajectories. By default eval.json alone is
             written, to a new folder under runs.
@@ -58,7 +59,7 @@ def evaluate(
     names = list(dict.fromkeys([*(() if only else settings.policies), *given]))
     if not names:
         raise ConfigError("nobody plays: name a --policy (random, expert, hf:PATH or a run directory).")
-    players = [player_of(name) for name in names]
+    players = [player_of(name, settings.server) for name in names]
     evaluation, file = _play(settings, players, out)
     if as_json:
         print(file.read_text(encoding="utf-8"))
@@ -122,7 +123,14 @@ def _default_folder(name: str) -> Path:
 
 
 def _tell(row: Row) -> None:
-    print(f"{row.title}: {row.success.mean:.1%} in {row.seconds:.1f} s", file=sys.stderr, flush=True)
+    usage = row.usage()
+    spent = (
+        f"; {usage['prompt_tokens']:,.0f} prompt and {usage['completion_tokens']:,.0f} completion tokens, "
+        f"cost {usage['cost']:.4g}, {usage['retries']:.0f} calls repeated"
+        if usage
+        else ""
+    )
+    print(f"{row.title}: {row.success.mean:.1%} in {row.seconds:.1f} s{spent}", file=sys.stderr, flush=True)
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -1,0 +1,156 @@
+"""Short answers to questions: exact match, F1 over tokens, and containment, without the known holes.
+
+The usual normaliser (SQuAD, HotpotQA) drops all punctuation and articles, so that -5 equals 5, 1.5 equals 15,
+C++ equals C#, and "The The" equals nothing. Ours keeps what tells answers apart: signs and points of numbers,
++ and # inside words; it unifies Unicode (NFKC, quotes, dashes); and a text that is only articles keeps them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentrl.sandbox.result import Grade, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MAX_CHARACTERS = 10_000
+_DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-")
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202a\u202b\u202c\u202d\u202e"))
+_TOKEN = re.compile(
+    r"""(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)%?  # numbers, with sign and per cent
+    | (?<![\w.])-?\.\d+(?!\w)%?
+    | (?:\w\.){2,}               # U.S., J.R.R.
+    | \w+(?:['’]\w+)*[+\#]*      # words; C++, C#, O'Brien
+    """,
+    re.VERBOSE,
+)
+_ARTICLES = {"a", "an", "the"}
+_CLOSED = {"yes", "no", "noanswer"}
+_ALTERNATIVE = re.compile(r"\s+(?:or|and/or)\s+|[,;/|\n]")
+
+
+def tokens(text: str) -> tuple[str, ...]:
+    """Return the tokens that two answers are compared by.
+
+    >>> tokens("The  Beatles’ album, 1.50%")
+    ('beatles', 'album', '1.5%')
+    >>> tokens("-5"), tokens("U.S."), tokens("C++"), tokens("The The")
+    (('-5',), ('us',), ('c++',), ('the', 'the'))
+    """
+    plain = unicodedata.normalize("NFKC", text[:MAX_CHARACTERS]).translate(_DASHES | _INVISIBLE).casefold()
+    found = tuple(_canonical(item) for item in _TOKEN.findall(plain))
+    words = tuple(item for item in found if item not in _ARTICLES)
+    return words or found
+
+
+def _canonical(token: str) -> str:
+    if not any(character.isdigit() for character in token) or any(map(str.isalpha, token)):
+        return re.sub(r"['’.]", "", token)
+    number, percent = token.replace(",", "").removesuffix("%"), "%" * token.endswith("%")
+    sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
+    whole, _, part = digits.partition(".")
+    part = part.rstrip("0")
+    whole = whole.lstrip("0") or "0"
+    return f"{sign}{whole}{'.' + part if part else ''}{percent}"
+
+
+def exact_match(answer: str, gold: str) -> bool:
+    """Say whether two answers have the same tokens; texts without any are compared as they are.
+
+    >>> exact_match("the Eiffel Tower.", "Eiffel tower"), exact_match("1.5", "15"), exact_match("", "!!!")
+    (True, False, False)
+    """
+    ours, theirs = tokens(answer), tokens(gold)
+    if not ours or not theirs:
+        return answer.strip() == gold.strip() and bool(gold.strip())
+    return ours == theirs
+
+
+def f1(answer: str, gold: str) -> float:
+    """Return the F1 of two answers as bags of tokens; 0 where one is yes or no and they differ.
+
+    >>> f1("Paris, France", "Paris")
+    0.6666666666666666
+    >>> f1("no, it was Ann", "no")
+    0.0
+    """
+    ours, theirs = tokens(answer), tokens(gold)
+    if exact_match(answer, gold):
+        return 1.0
+    if not ours or not theirs or _closed(ours) or _closed(theirs):
+        return 0.0
+    common = sum((Counter(ours) & Counter(theirs)).values())
+    return 2 * common / (len(ours) + len(theirs))
+
+
+def _closed(found: Sequence[str]) -> bool:
+    return "".join(found) in _CLOSED
+
+
+def contains(answer: str, gold: str, *, extra: int = 8) -> bool:
+    """Say whether an answer says the gold one, in whole tokens and without offering others.
+
+    Golds of one character, yes and no need an exact match. So does an answer with more than `extra` tokens
+    besides, and one that lists alternatives.
+
+    >>> contains("It is Paris", "Paris"), contains("Paris or Rome or Bonn", "Paris"), contains("2010", "1")
+    (True, False, False)
+    """
+    ours, theirs = tokens(answer), tokens(gold)
+    if exact_match(answer, gold):
+        return True
+    if sum(map(len, theirs)) < 2 or _closed(theirs) or len(ours) > len(theirs) + extra:
+        return False
+    if _ALTERNATIVE.search(answer) and not _ALTERNATIVE.search(gold):
+        return False
+    return any(ours[start : start + len(theirs)] == theirs for start in range(len(ours)))
+
+
+def weak_golds(golds: Iterable[str]) -> list[str]:
+    """Name the golds that the usual normaliser would turn into nothing, for a look at the data set.
+
+    >>> weak_golds(["Paris", "The The", "!!!", ""])
+    ["'The The' is only articles", "'!!!' has no words", "'' has no words"]
+    """
+    found = [(gold, tokens(gold)) for gold in golds]
+    return [
+        f"{gold!r} has no words" if not words else f"{gold!r} is only articles"
+        for gold, words in found
+        if set(words) <= _ARTICLES
+    ]
+
+
+@dataclass(frozen=True)
+class AnswerGrader:
+    """Grades an answer by the best of its golds.
+
+    Attributes:
+        partial: the score of a wrong answer is its F1 instead of 0.
+        contained: an answer that says the gold in a sentence is correct; see `contains`.
+
+    >>> AnswerGrader()("Ann", ["Bob", "ann"]).verdict
+    <Verdict.CORRECT: 'correct'>
+    >>> AnswerGrader(partial=True)("Ann Lee", ["Ann"])
+    Grade(verdict=<Verdict.WRONG: 'wrong'>, score=0.6666666666666666, message='')
+    """
+
+    partial: bool = False
+    contained: bool = False
+
+    def __call__(self, answer: str, golds: str | Sequence[str]) -> Grade:
+        """Grade; an answer of over 10,000 characters is wrong, a task without gold is the data's error."""
+        known = [golds] if isinstance(golds, str) else list(golds)
+        if not any(gold.strip() for gold in known):
+            return Grade(Verdict.GRADER_ERROR, message="the task has no gold answer")
+        if len(answer) > MAX_CHARACTERS:
+            return Grade(Verdict.WRONG, message=f"the answer is longer than {MAX_CHARACTERS:,} characters")
+        said = contains if self.contained else exact_match
+        if any(said(answer, gold) for gold in known):
+            return Grade(Verdict.CORRECT, 1.0)
+        best = max(f1(answer, gold) for gold in known) if self.partial else 0.0
+        return Grade(Verdict.WRONG, best)
