@@ -133,7 +133,7 @@ You move the mug 2 to the sidetable 1.
 
 CHORES = """
 > look
-{room}
+You are in the middle of a room. Looking quickly around you, you see nothing.
 > inventory
 You are not carrying anything.
 > examine cabinet 1
@@ -289,8 +289,7 @@ def test_only_the_last_command_of_a_solution_wins(task_type: str) -> None:
 
 
 def test_chores_word_for_word() -> None:
-    transcript = CHORES.format(room=ROOM)
-    assert played(World(example_task()), transcript) == transcript
+    assert played(World(example_task()), CHORES) == CHORES
 
 
 def test_conditions_word_for_word() -> None:

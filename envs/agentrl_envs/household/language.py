@@ -38,6 +38,15 @@ def listing(names: Iterable[str]) -> str:
     return f"{', '.join(words[:-1])}, and {words[-1]}"
 
 
+def overview(names: Iterable[str]) -> str:
+    """Word the room as seen from its middle.
+
+    >>> overview(["bed 1"])
+    'You are in the middle of a room. Looking quickly around you, you see a bed 1.'
+    """
+    return f"You are in the middle of a room. Looking quickly around you, you see {listing(names)}."
+
+
 def condition(*, hot: bool, cool: bool, clean: bool, sliced: bool) -> str:
     """Word the condition of an object for "This is a ... egg 1."; empty if there is nothing to say.
 

@@ -37,7 +37,7 @@ def problem(task: Task) -> str:
     """
     receptacles = {name: _identifier(name) for name in task.house.receptacles}
     objects = {name: _identifier(name) for name in task.house.objects}
-    facts = [*_places(task, receptacles), *_objects(task, receptacles, objects), *_fits(task.house)]
+    facts = [*_places(receptacles), *_objects(task, receptacles, objects), *_fits(task.house)]
     return "\n".join([
         "(define (problem household)",
         "(:domain alfred)",
@@ -62,7 +62,7 @@ def _identifier(name: str) -> str:
 
 
 def _type_word(kind: str) -> str:
-    """Return ALFWorld's word of a type; PDDL does not tell capitals from small letters, we spell the basins."""
+    """Return ALFWorld's word of a type; PDDL does not tell capitals from small letters."""
     if kind.endswith(_KEPT_SUFFIX):
         return f"{kind.removesuffix(_KEPT_SUFFIX).capitalize()}Basin"
     return kind.capitalize()
@@ -88,7 +88,7 @@ def _location(receptacle: str) -> str:
     return f"loc_{receptacle.replace(' ', '_')}"
 
 
-def _places(task: Task, receptacles: dict[str, str]) -> Iterator[str]:
+def _places(receptacles: dict[str, str]) -> Iterator[str]:
     for name, identifier in receptacles.items():
         kind = vocabulary.type_of(name)
         yield f"(receptacleType {identifier} {_type_word(kind)}Type)"
@@ -104,7 +104,9 @@ def _objects(task: Task, receptacles: dict[str, str], objects: dict[str, str]) -
         yield f"(inReceptacle {identifier} {receptacles[receptacle]})"
         yield f"(objectAtLocation {identifier} {_location(receptacle)})"
         yield f"({'toggleable' if kind in vocabulary.LAMPS else 'pickupable'} {identifier})"
-        yield from (f"({_ABILITY[verb]} {identifier})" for verb, (_, fit) in TREATMENTS.items() if kind in fit)
+        yield from (
+            f"({_ABILITY[verb]} {identifier})" for verb, (_, fit) in TREATMENTS.items() if kind in fit
+        )
         if kind in vocabulary.SLICEABLE:
             yield f"(sliceable {identifier})"
         if kind in vocabulary.NESTING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from agentrl_envs.household import vocabulary
-from agentrl_envs.household.language import HELP, NOTHING, condition, listing
+from agentrl_envs.household.language import HELP, NOTHING, condition, listing, overview
 from agentrl_envs.household.tasks import (
     CLEAN_THEN_PLACE,
     COOL_THEN_PLACE,
@@ -100,7 +100,7 @@ class World:
     def intro(self) -> str:
         """The first observation: what stands in the room, and the task."""
         goal = self.task.goal.sentence
-        return f"-= Welcome to TextWorld, ALFRED! =-\n\n{self._overview()}\n\nYour task is to: {goal}."
+        return f"-= Welcome to TextWorld, ALFRED! =-\n\n{overview(self._receptacles)}\n\nYour task is to: {goal}."
 
     def won(self) -> bool:
         """Whether the goal formula holds now; nothing else counts, not even an open door."""
@@ -168,7 +168,7 @@ class World:
         if rest:
             return NOTHING
         if self._agent == MIDDLE:
-            return self._overview()
+            return overview(())  # ALFWorld's grammar looks for what stands in the middle, and nothing does
         return f"You are facing the {self._receptacles[self._agent]}. Next to it, you see nothing."
 
     def _inventory(self, rest: str) -> str:
@@ -339,10 +339,6 @@ class World:
         return commands
 
     # -- texts ----------------------------------------------------------------------------------------
-
-    def _overview(self) -> str:
-        things = listing(self._receptacles)
-        return f"You are in the middle of a room. Looking quickly around you, you see {things}."
 
     def _view(self, receptacle: int) -> str:
         name = self._receptacles[receptacle]
