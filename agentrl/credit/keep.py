@@ -135,6 +135,36 @@ def no_parsed_action(batch: Batch, /) -> Bools:
     return np.asarray(batch.kind == KINDS.index(TurnKind.PARSE_ERROR))
 
 
+def no_action_read(batch: Batch, /) -> Bools:
+    """(S,) whether the turn gave nothing to execute: SimpleTIR's rule, for every protocol.
+
+    Read from what the rollout recorded, and not from the text. A tool that failed or refused was called, so
+    the turn is not void. A turn cut by its limit is void if nothing of it was executed.
+    """
+    unread = batch.kind == KINDS.index(TurnKind.PARSE_ERROR)
+    cut = batch.kind == KINDS.index(TurnKind.TRUNCATED)
+    return np.asarray(unread | (cut & (batch.tool_calls == 0) & ~batch.valid))
+
+
+def spoofed(batch: Batch, /) -> Bools:
+    """(S,) whether the turn forged tool output or role tokens."""
+    return np.asarray(batch.spoofed, np.bool_)
+
+
+@dataclass(frozen=True, repr=False)
+class Either(Printed):
+    """(S,) whether any of several predicates holds: `Either((no_action_read, spoofed))`."""
+
+    predicates: tuple[Void, ...]
+
+    def __call__(self, batch: Batch, /) -> Bools:
+        """Return (S,)."""
+        found = np.zeros(batch.num_turns, np.bool_)
+        for void in self.predicates:
+            found |= void(batch)
+        return found
+
+
 def no_code_or_answer(batch: Batch, /) -> Bools:
     r"""(S,) whether the text holds neither a closed Python block nor ``\boxed{``: SimpleTIR's void turn.
 
@@ -154,11 +184,11 @@ def no_code_or_answer(batch: Batch, /) -> Bools:
 class NoVoid(Composable, Printed):
     """Drop void turns from the loss, or whole trajectories that contain one.
 
-    `in_baseline` keeps a trajectory with a void turn in means and spreads, as SimpleTIR does (arXiv
-    2509.02479).
+    `void` is SimpleTIR's rule by default, read from what the rollout recorded. `in_baseline` keeps a
+    trajectory with a void turn in means and spreads, as SimpleTIR does (arXiv 2509.02479).
     """
 
-    void: Void = no_valid_action
+    void: Void = no_action_read
     scope: Literal["trajectory", "turn"] = "trajectory"
     in_baseline: bool = True
 

@@ -116,6 +116,17 @@ class InvalidPenalty(Composable):
         return np.where(batch.valid, 0.0, -fixed(self.coefficient))
 
 
+@dataclass(frozen=True)
+class ToolCost(Composable):
+    """Minus `coefficient` times what the turn's tool calls cost; see `agentrl.world.terms.Terms`."""
+
+    coefficient: Number = 1.0
+
+    def __call__(self, batch: Batch, /) -> Floats:
+        """Return (S,)."""
+        return -fixed(self.coefficient) * batch.tool_cost.astype(np.float64)
+
+
 environment_reward = EnvironmentReward()
 episode_reward_at_end = EpisodeRewardAtEnd()
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agentrl.rollout.text import cut_middle
+
 if TYPE_CHECKING:
     from agentrl.policy.render import Renderer
     from agentrl.rollout.demonstrate import Demonstration
@@ -26,23 +28,33 @@ class Example:
     weight: FloatArray
 
 
-def example_of(demonstration: Demonstration, renderer: Renderer, *, observation_weight: float) -> Example:
+def example_of(
+    demonstration: Demonstration,
+    renderer: Renderer,
+    *,
+    observation_weight: float,
+    observation_tokens: int | None = None,
+) -> Example:
     """Render a demonstration exactly as a rollout would have rendered it.
 
     Turns that somebody else executed stay in the context and carry no loss.
 
     Args:
         observation_weight: weight of observation tokens; a little of it teaches the world's language.
+        observation_tokens: longer observations are cut, as in a rollout.
     """
+
+    def cut(text: str, shares: int) -> str:
+        if observation_tokens is None:
+            return text
+        return cut_middle(text, max(observation_tokens // shares, 1), renderer)
+
     tokens: list[int] = []
     weight: list[float] = []
     end = renderer.stop_tokens[0]
     for index, turn in enumerate(demonstration.turns):
-        prompt = (
-            renderer.extend(turn.observation, closed=True)
-            if index
-            else renderer.begin(demonstration.system, turn.observation)
-        )
+        shown = demonstration.shown(index, cut)
+        prompt = renderer.extend(shown, closed=True) if index else renderer.begin(demonstration.system, shown)
         action = [*renderer.encode(turn.action).tolist(), end]
         tokens += [*prompt.tolist(), *action]
         weight += [observation_weight] * len(prompt) + [float(turn.learn)] * len(action)

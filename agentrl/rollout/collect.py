@@ -50,6 +50,12 @@ class Stock:
         if env is not None:
             self.idle.append(env)
 
+    def look(self) -> AnyEnv:
+        """Return an environment that stays in the stock, to read what all of them have in common."""
+        env = self.take() or self.make()
+        self.put_back(env)
+        return env
+
     def close(self) -> None:
         """Close every idle environment."""
         while self.idle:
@@ -124,6 +130,7 @@ async def _once(stock: Stock, play: Play, assignment: Assignment) -> Trajectory 
         assignment=assignment,
         protocol=play.protocol,
         seconds=play.limits.step_seconds,
+        terms=play.terms,
         env=stock.take(),
     )
     try:

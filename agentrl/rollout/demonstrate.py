@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from agentrl.errors import RolloutError
+from agentrl.rollout.easy import default_protocol
+from agentrl.rollout.text import rendered
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from agentrl.world.env import TextEnv
+    from agentrl.world.protocol import Protocol
 
 DRAWS = 6
 """How often the disturbances of a task are drawn before it counts as unsolvable."""
@@ -23,11 +26,17 @@ DRAWS = 6
 
 @dataclass(frozen=True, slots=True)
 class DemonstratedTurn:
-    """One turn: what was read, what was executed, and whether it is to be imitated."""
+    """One turn: what was read, what was executed, and whether it is to be imitated.
+
+    Attributes:
+        observation: as the environment gave it.
+        results: of each call of the turn before, where it had several.
+    """
 
     observation: str
     action: str
     learn: bool
+    results: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +46,29 @@ class Demonstration:
     task: str
     system: str
     turns: tuple[DemonstratedTurn, ...]
+    protocol: Protocol
+
+    def shown(self, index: int, cut: Callable[[str, int], str] | None = None) -> str:
+        """Return the observation of a turn as a rollout writes it; the first one has no markup.
+
+        Args:
+            cut: see `agentrl.rollout.text.rendered`.
+        """
+        turn = self.turns[index]
+        if index:
+            return rendered(self.protocol, turn.observation, turn.results, cut=cut)
+        return turn.observation if cut is None else cut(turn.observation, 1)
 
 
-def demonstrate(
-    env: TextEnv, split: str, indices: Sequence[int], *, noise: float, seed: int, max_turns: int = 200
+def demonstrate(  # what is played, by whom, and how it is written
+    env: TextEnv,
+    split: str,
+    indices: Sequence[int],
+    *,
+    noise: float,
+    seed: int,
+    max_turns: int = 200,
+    protocol: Protocol | None = None,
 ) -> list[Demonstration]:
     """Let the environment's own expert solve each task while random commands are executed in between.
 
@@ -49,10 +77,12 @@ def demonstrate(
             command where it has none.
         seed: with a task's index it fixes that task's disturbances. Where they keep the expert from the goal,
             they are drawn again, up to `DRAWS` times in all.
+        protocol: how the expert writes its turns; the environment's default (`default_protocol`) otherwise.
 
     Raises:
         RolloutError: the environment has no expert, or its expert did not solve a task.
     """
+    env.protocol = (protocol or default_protocol(env)).for_tools(env.toolbox.tools)
     return [_demonstration(env, split, index, noise, seed, max_turns) for index in indices]
 
 
@@ -84,14 +114,16 @@ def _solve(
             "or set warm_start.demonstrations = 0 and start from a trained model."
         )
     turns: list[DemonstratedTurn] = []
+    results: tuple[str, ...] = ()
     for _ in range(max_turns):
         learn = rng.random() >= noise
         action = expert.act() if learn else _disturb(env, rng)
-        turns.append(DemonstratedTurn(observation, action, learn))
+        turns.append(DemonstratedTurn(observation, action, learn, results))
         observation, _, terminated, truncated, info = env.step(action)
+        results = cast("tuple[str, ...]", info.get("results", ()))
         expert.observe(action, observation)
         if terminated and info.get("success", True):
-            return Demonstration(f"{split}/{index}", env.system_text(), tuple(turns))
+            return Demonstration(f"{split}/{index}", env.system_text(), tuple(turns), env.protocol)
         if terminated or truncated:
             break
     return None

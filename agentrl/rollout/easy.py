@@ -19,12 +19,13 @@ from agentrl.world.protocol import PlainText
 from agentrl.world.registry import make_any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from agentrl.policy.base import Policy
     from agentrl.trajectory import Invalid, Trajectory
     from agentrl.world.protocol import Protocol
     from agentrl.world.registry import AnyEnv
+    from agentrl.world.terms import Terms
 
     World: TypeAlias = str | AnyEnv | Callable[[], AnyEnv]
     # An id, a class or function that makes the environment, or an instance that was not reset yet.
@@ -40,6 +41,7 @@ def collect(  # noqa: PLR0913  # one door with a default for everything but the 
     limits: Limits | None = None,
     protocol: Protocol | None = None,
     sampling: Sampling | None = None,
+    terms: Mapping[str, Terms] | None = None,
     seed: int = 0,
 ) -> list[Trajectory | Invalid]:
     """Play tasks of an environment and return what happened, in the order of the tasks.
@@ -53,6 +55,7 @@ def collect(  # noqa: PLR0913  # one door with a default for everything but the 
         limits: of turns, tokens and seconds.
         protocol: how turns are written; by default an environment that defines its own `step` reads plain
             text, and a world of tools uses its own protocol.
+        terms: budgets and costs of tools by name.
         sampling: temperature and top-p; at most `limits.turn_tokens` tokens a turn.
         seed: of the environments and the noise.
 
@@ -81,7 +84,8 @@ def collect(  # noqa: PLR0913  # one door with a default for everything but the 
     size = first.num_tasks(split)
     if size is not None and max(indices, default=0) >= size:
         raise ConfigError(f"split {split!r} has {size} tasks; task {max(indices)} is outside. Ask for fewer.")
-    play = Play(_policy(policy), protocol or default_protocol(first), sampling, limits, _name(env, first))
+    protocol = protocol or default_protocol(first)
+    play = Play(_policy(policy), protocol, sampling, limits, _name(env, first), terms or {})
     stock = Stock(factory)
     stock.put_back(first)
     try:

@@ -12,7 +12,7 @@ import numpy as np
 from agentrl.errors import AgentrlError, ServerUnavailable
 from agentrl.policy.base import Message, Request, Sampling
 from agentrl.rollout.stage import Stage, StageFailure
-from agentrl.rollout.text import TokenPlaces, cut_middle
+from agentrl.rollout.text import TokenPlaces, cut_middle, rendered
 from agentrl.trajectory import Invalid, InvalidReason, Span, StopReason, Trajectory, Turn, TurnKind, no_tokens
 
 if TYPE_CHECKING:
@@ -26,19 +26,21 @@ if TYPE_CHECKING:
     from agentrl.trajectory import IntArray, ToolCall
     from agentrl.world.env import StepResult
     from agentrl.world.protocol import Parsed, Protocol
+    from agentrl.world.terms import Terms
 
 KIND_ORDER = (TurnKind.OK, TurnKind.TOOL_ERROR, TurnKind.PARSE_ERROR, TurnKind.TRUNCATED)
 
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """How trajectories are played: who acts, how turns are written, drawn and bounded."""
+    """How trajectories are played: who acts, how turns are written, drawn and bounded, what tools cost."""
 
     policy: Policy
     protocol: Protocol
     sampling: Sampling
     limits: Limits
     environment: str = ""
+    terms: Mapping[str, Terms] = field(default_factory=dict[str, "Terms"])
 
 
 @dataclass
@@ -107,13 +109,16 @@ class Episode:
         if system:
             self.messages.append(Message("system", system))
 
-    def _shown(self, observation: str) -> str:
+    def _shown(self, observation: str, info: Mapping[str, object]) -> str:
         """The observation as the protocol writes it; what is too long is cut inside of the markup."""
-        return self.stage.protocol.render(observation, cut=self._cut)
+        results = cast("tuple[str, ...]", info.get("results", ()))
+        return rendered(self.stage.protocol, observation, results, cut=self._cut)
 
-    def _cut(self, text: str) -> str:
+    def _cut(self, text: str, shares: int = 1) -> str:
         limit, renderer = self.play.limits.observation_tokens, self.play.policy.renderer
-        return text if limit is None or renderer is None else cut_middle(text, limit, renderer)
+        if limit is None or renderer is None:
+            return text
+        return cut_middle(text, max(limit // shares, 1), renderer)
 
     def _prompt(self, observation: str) -> IntArray | None:
         self.messages.append(Message("user", observation))
@@ -211,7 +216,7 @@ class Episode:
         )
         self.closed = self._ends_itself(sample)
         self.messages.append(Message("assistant", sample.text))
-        return self._shown(reply), terminated, truncated
+        return self._shown(reply, info), terminated, truncated
 
     def _ends_itself(self, sample: Sample) -> bool:
         """Whether the turn's last token closes it; one ended by a limit or a stop string lacks that token."""

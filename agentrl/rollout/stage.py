@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agentrl.rollout.assignment import Assignment
     from agentrl.world.env import AsyncTextEnv, Expert, StepResult, TextEnv
     from agentrl.world.protocol import Protocol
+    from agentrl.world.terms import Terms
     from agentrl.world.tool import Toolbox
 
 AnyEnv: TypeAlias = "TextEnv | AsyncTextEnv"
@@ -47,6 +48,7 @@ class Stage:
         make: builds a fresh environment; `env`: a used one that may be reset, if there is one.
         protocol: made to measure for the environment's tools by `open`.
         seconds: deadline of one call of an environment that blocks or is asynchronous.
+        terms: budgets and costs of the environment's tools.
     """
 
     make: Callable[[], AnyEnv]
@@ -54,6 +56,7 @@ class Stage:
     protocol: Protocol
     seconds: float
     env: AnyEnv | None = None
+    terms: Mapping[str, Terms] = field(default_factory=dict[str, "Terms"])
     actions: list[tuple[int, str]] = field(default_factory=list["tuple[int, str]"])
     seen: list[str] = field(default_factory=list[str])
     replays: int = 0
@@ -137,6 +140,7 @@ class Stage:
         if toolbox is not None:
             self.protocol = self.protocol.for_tools(toolbox.tools)
         env.protocol = self.protocol
+        env.terms = self.terms
         options: dict[str, object] = {"split": self.assignment.split, "index": self.assignment.index}
         reset = functools.partial(env.reset, seed=self.assignment.seed, options=options)
         return reset_result(await self._await(env, reset))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentrl.policy.render import Renderer
+    from agentrl.world.protocol import Protocol
 
 Places: TypeAlias = Callable[[int, int], tuple[int, int]]
 """From characters [start, end) to tokens [start, end)."""
@@ -48,6 +49,24 @@ class TokenPlaces:
         if not self.text.startswith(written):
             written = written.rstrip(_TORN)
         return min(len(written), len(self.text))
+
+
+def rendered(
+    protocol: Protocol,
+    observation: str,
+    results: Sequence[str] = (),
+    *,
+    cut: Callable[[str, int], str] | None = None,
+) -> str:
+    """Return what a turn gave as the protocol writes it: one text, or each call's result on its own.
+
+    Args:
+        results: what each call of the turn gave, where there were several.
+        cut: shortens a text to one of so many equal shares of what an observation may take.
+    """
+    texts = results if len(results) > 1 and protocol.separates_results else (observation,)
+    shorten = None if cut is None else (lambda text: cut(text, len(texts)))
+    return "\n".join(protocol.render(text, cut=shorten) for text in texts)
 
 
 def cut_middle(text: str, limit: int, renderer: Renderer) -> str:

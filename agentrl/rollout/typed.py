@@ -54,6 +54,9 @@ def _check_info(info: dict[str, object]) -> None:
             str(key): _number(item, f"info[{name!r}][{key!r}]")
             for key, item in cast("Mapping[object, object]", figures).items()
         }
+    results = info.get("results", ())
+    if not isinstance(results, tuple) or not all(isinstance(result, str) for result in results):
+        raise TypeError(f"info['results'] is {_short(results)}; give a tuple of texts.")
     info["turn_kind"] = TurnKind(cast("str", info.get("turn_kind", TurnKind.OK)))
     calls = info.get("tool_calls", ())
     if not isinstance(calls, tuple) or not all(isinstance(call, ToolCall) for call in calls):

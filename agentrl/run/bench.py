@@ -218,7 +218,11 @@ def open_bench(
     from agentrl.learn.supervised import example_of
 
     weight = settings.warm_start.observation_weight
-    examples = [example_of(item, renderer, observation_weight=weight) for item in demonstrations]
+    limit = settings.limits.observation_tokens
+    examples = [
+        example_of(item, renderer, observation_weight=weight, observation_tokens=limit)
+        for item in demonstrations
+    ]
     with Crew(recipe, model, renderer, settings.shards, settings.processes) as crew:
         bench = Bench(settings, algorithm, directory, model, renderer, crew, progress, examples)
         if resume:

@@ -21,7 +21,7 @@ from agentrl.run.outcome import Evaluation, Row
 from agentrl.run.players import load_player, player_of
 from agentrl.run.scenarios import find, names
 from agentrl.run.settings import EnvironmentSettings
-from agentrl.run.shard import Task, protocol_of
+from agentrl.run.shard import Task, protocol_of, terms_of
 from agentrl.run.suite import EvaluationSuite, ScenarioSettings
 from agentrl.trajectory.store import JournalWriter
 from agentrl.world.registry import make
@@ -164,7 +164,15 @@ def _stage(suite: EvaluationSuite, player: Player, loaded: Loaded, limits: Limit
             assignments: tuple[Assignment, ...], temperature: float, top_p: float
         ) -> list[Trajectory | Invalid]:
             sampling = Sampling(temperature, top_p, bounds.turn_tokens)
-            play = Play(own, protocol_of(environment, stock), sampling, bounds, environment.id)
+            env = stock.look()
+            play = Play(
+                own,
+                protocol_of(environment, env),
+                sampling,
+                bounds,
+                environment.id,
+                terms_of(environment, env),
+            )
             return collect(stock, play, assignments, concurrency=suite.model.slots)
 
         try:

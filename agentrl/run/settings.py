@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from agentrl.config import Settings
+from agentrl.world.terms import Terms
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -18,17 +19,30 @@ Arguments = dict[str, Plain | list[str] | dict[str, Plain]]
 """Of a world's constructor, as TOML gives them; a table stands for nested settings."""
 
 
+class ToolTerms(Settings):
+    """How often a tool may be called in a trajectory, and what each call costs; see `agentrl.world.Terms`."""
+
+    calls: Whole | None = None
+    cost: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @property
+    def value(self) -> Terms:
+        """The terms as the rollout takes them."""
+        return Terms(self.calls, self.cost)
+
+
 class EnvironmentSettings(Settings):
     """Which world: a registered id or "module:Class", and its constructor's arguments.
 
     `protocol` "auto" is plain text for a world that defines its own `step`, and the world's own protocol for
-    a world of tools.
+    a world of tools. `tools` holds the terms of tools by name.
     """
 
     id: str
     kwargs: Arguments = Field(default_factory=dict)
     split: str = "train"
     protocol: str = "auto"
+    tools: dict[str, ToolTerms] = Field(default_factory=dict)
 
 
 class ModelSettings(Settings):
@@ -67,6 +81,14 @@ class OptimizerSettings(Settings):
     final: Share = 1.0
 
 
+class WarmStartOptimizerSettings(OptimizerSettings):
+    """Muon, with the rates that train a small model from scratch; one of them may be set alone."""
+
+    kind: Literal["adamw", "muon"] = "muon"
+    learning_rate: Positive = 3e-3
+    final: Share = 0.05
+
+
 class WarmStartSettings(Settings):
     """Supervised training on the expert's turns of disturbed demonstrations.
 
@@ -82,9 +104,7 @@ class WarmStartSettings(Settings):
     batch: Count = 16
     observation_weight: Share = 0.15
     evaluate_every: Whole = 200
-    optimizer: OptimizerSettings = OptimizerSettings(
-        kind="muon", learning_rate=3e-3, matrix_learning_rate=0.02, final=0.05
-    )
+    optimizer: WarmStartOptimizerSettings = WarmStartOptimizerSettings()
 
 
 class ReinforcementSettings(Settings):

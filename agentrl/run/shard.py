@@ -7,7 +7,7 @@ processes equals the same run on one.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from agentrl.errors import ConfigError, did_you_mean
@@ -16,8 +16,10 @@ from agentrl.policy.expert import ExpertPolicy
 from agentrl.policy.scripted import RandomPolicy
 from agentrl.rollout import Limits, Play, Stock, collect
 from agentrl.rollout.easy import default_protocol
+from agentrl.world.env import TextEnv
 from agentrl.world.protocol import Fenced, JsonCalls, NativeCalls, PlainText, Tags
 from agentrl.world.registry import make
+from agentrl.world.terms import check_terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from agentrl.trajectory import Invalid, Trajectory
     from agentrl.trajectory.batch import Batch
     from agentrl.world.protocol import Protocol
+    from agentrl.world.registry import AnyEnv
+    from agentrl.world.terms import Terms
 
 Actor = Literal["model", "random", "expert"]
 
@@ -53,6 +57,8 @@ class Task:
     actor: Actor
     temperature: float
     top_p: float
+    turns: int | None = None
+    """Most turns, below the limit of the run."""
 
 
 class Shard:
@@ -84,7 +90,8 @@ class Shard:
 
             self.policy = HfPolicy(model, renderer, slots=shape.slots, context=shape.context)
         self.concurrency = shape.slots
-        self.protocol = protocol_of(environment, self.stock)
+        env = self.stock.look()
+        self.protocol, self.terms = protocol_of(environment, env), terms_of(environment, env)
 
     def collect(self, task: Task) -> list[Trajectory | Invalid]:
         """Play a share of a collection with the current weights."""
@@ -95,10 +102,16 @@ class Shard:
             sampling=Sampling(
                 temperature=task.temperature, top_p=task.top_p, max_tokens=self.limits.turn_tokens
             ),
-            limits=self.limits,
+            limits=self._limits(task),
             environment=self.environment.id,
+            terms=self.terms,
         )
         return collect(self.stock, play, task.assignments, concurrency=self.concurrency)
+
+    def _limits(self, task: Task) -> Limits:
+        if task.turns is None:
+            return self.limits
+        return replace(self.limits, turns=min(task.turns, self.limits.turns))
 
     def _policy(self, actor: Actor) -> Policy:
         if actor == "random":
@@ -163,9 +176,7 @@ class Shard:
 
     def num_tasks(self, split: str) -> int | None:
         """Return the number of tasks of a split."""
-        env = self.stock.take() or self.stock.make()
-        self.stock.put_back(env)
-        return env.num_tasks(split)
+        return self.stock.look().num_tasks(split)
 
     def load(self, weights: torch.Tensor) -> None:
         """Put flat weights into the model."""
@@ -192,7 +203,7 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
 }
 
 
-def protocol_of(environment: EnvironmentSettings, stock: Stock) -> Protocol:
+def protocol_of(environment: EnvironmentSettings, env: AnyEnv) -> Protocol:
     """Return the protocol that settings name, or the environment's default for "auto".
 
     Raises:
@@ -200,8 +211,6 @@ def protocol_of(environment: EnvironmentSettings, stock: Stock) -> Protocol:
     """
     name = environment.protocol
     if name == "auto":
-        env = stock.take() or stock.make()
-        stock.put_back(env)
         return default_protocol(env)
     if name not in PROTOCOLS:
         raise ConfigError(
@@ -209,6 +218,14 @@ def protocol_of(environment: EnvironmentSettings, stock: Stock) -> Protocol:
             + did_you_mean(name, ("auto", *PROTOCOLS))
         )
     return PROTOCOLS[name]()
+
+
+def terms_of(environment: EnvironmentSettings, env: AnyEnv) -> dict[str, Terms]:
+    """Return the terms of the environment's tools. Raises `ConfigError` where they name another tool."""
+    terms = {name: given.value for name, given in environment.tools.items()}
+    if terms:
+        check_terms(terms, [tool.name for tool in env.toolbox.tools] if isinstance(env, TextEnv) else [])
+    return terms
 
 
 def cpu_seconds() -> float:

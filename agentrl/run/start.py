@@ -11,6 +11,7 @@ from agentrl.learn.checkpoint import is_whole, writing_errors
 from agentrl.policy.load import load_model, save_model
 from agentrl.rollout.demonstrate import demonstrate
 from agentrl.run.directory import RunDirectory
+from agentrl.run.shard import protocol_of
 from agentrl.world.env import TextEnv
 from agentrl.world.registry import make
 
@@ -36,7 +37,14 @@ def demonstrations_of(settings: TrainSettings) -> list[Demonstration]:
             "tasks; lower it."
         )
     warm = settings.warm_start
-    return demonstrate(env, settings.environment.split, range(count), noise=warm.noise, seed=warm.seed)
+    return demonstrate(
+        env,
+        settings.environment.split,
+        range(count),
+        noise=warm.noise,
+        seed=warm.seed,
+        protocol=protocol_of(settings.environment, env),
+    )
 
 
 def make_start(settings: TrainSettings, demonstrations: list[Demonstration], folder: Path) -> None:
@@ -115,7 +123,10 @@ def _texts(settings: TrainSettings, demonstrations: list[Demonstration]) -> list
     """The text a tokenizer is trained on: the demonstrations, or first observations where there are none."""
     if demonstrations:
         return [
-            text for item in demonstrations for turn in item.turns for text in (turn.observation, turn.action)
+            text
+            for item in demonstrations
+            for index, turn in enumerate(item.turns)
+            for text in (item.shown(index), turn.action)
         ]
     env = make(settings.environment.id, **settings.environment.kwargs)
     size = env.num_tasks(settings.environment.split) or 256

@@ -6,7 +6,7 @@ import functools
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -89,7 +89,7 @@ class FaultyEnv(TextEnv):
         faults: shared between environments, instead of `p`, `kinds` and `seed`.
     """
 
-    blocks: ClassVar[bool] = True
+    blocks: bool = True
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from agentrl.world.registry import (
 )
 from agentrl.world.signature import Signature
 from agentrl.world.space import TextSpace
+from agentrl.world.terms import Meter, Terms
 from agentrl.world.tool import Reply, Tool, Toolbox, ToolResult, tool, tools_of
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Fenced",
     "Json",
     "JsonCalls",
+    "Meter",
     "Parsed",
     "PlainText",
     "Protocol",
@@ -40,6 +42,7 @@ __all__ = [
     "StepResult",
     "Tags",
     "Task",
+    "Terms",
     "TextEnv",
     "TextSpace",
     "TextSpan",

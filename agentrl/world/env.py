@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypedDict
 from typing import Protocol as TypingProtocol
 
@@ -18,16 +19,20 @@ import numpy as np
 from agentrl.errors import EnvironmentUsageError
 from agentrl.world.protocol import Protocol, Tags
 from agentrl.world.space import TextSpace
+from agentrl.world.terms import Meter
 from agentrl.world.tool import Toolbox, tools_of
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from agentrl.world.terms import Terms
     from agentrl.world.tool import TurnKey
 
 StepResult: TypeAlias = tuple[str, float, bool, bool, dict[str, object]]
-_SHARED = {"observation_space", "action_space", "protocol", "toolbox", "turn_key", "spec", "render_mode"}
+_SHARED = {
+    "observation_space", "action_space", "protocol", "terms", "toolbox", "turn_key", "spec", "render_mode",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,8 @@ class TextEnv(gymnasium.Env[str, str]):
 
     Reserved keys of `info`, all optional: `"success"` (bool, at the end), `"valid"` (bool, False when the
     action was refused), `"turn_kind"` (a `TurnKind`), `"rewards"` (named components of the reward),
-    `"metrics"` (named numbers), `"tool_calls"` (tuple of `ToolCall`), `"domain"` and `"task_type"` (labels).
+    `"metrics"` (named numbers), `"tool_calls"` (tuple of `ToolCall`), `"results"` (of a turn with several
+    calls, what the agent reads of each), `"domain"` and `"task_type"` (labels).
 
     Calling `step` before `reset` or after the episode ended raises `EnvironmentUsageError`, also for classes
     that override `step`.
@@ -85,15 +91,17 @@ class TextEnv(gymnasium.Env[str, str]):
     Attributes:
         blocks: whether `step` may wait (network, processes); such environments run in threads.
         protocol: how the inherited `step` reads actions; the rollout sets it.
+        terms: budgets and costs of tools by name, counted per episode; the rollout sets them.
         turn_key: (trajectory, turn) of the next `step`; the rollout sets it, so that tools execute once.
         task: the current task; `rng`: this instance's own generator, seeded by `reset`.
     """
 
     metadata: ClassVar[dict[str, object]] = {"render_modes": ["ansi"], "render_fps": 4}  # type: ignore[misc]  # gymnasium: plain attribute
-    blocks: ClassVar[bool] = False
+    blocks: bool = False
     is_async: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ("train",)
     protocol: Protocol = Tags()
+    terms: Mapping[str, Terms] = MappingProxyType({})
     turn_key: TurnKey | None = None
     task: Task
     # Defaults of the class, so that a subclass that forgets super().__init__() still gets a sentence.
@@ -101,6 +109,7 @@ class TextEnv(gymnasium.Env[str, str]):
     _last_observation: str = ""
     _last_key: str | None = None
     _finished: tuple[float, bool | None] | None = None
+    _meter: Meter = Meter({})
 
     def __init__(self, *, render_mode: str | None = None) -> None:
         self.observation_space = TextSpace()
@@ -157,6 +166,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.task = self._choose_task(options or {})
         self._phase = "running"
         self._finished = None
+        self._meter = Meter(dict(self.terms))
         self._note(self.task.prompt, valid=True)
         return self.task.prompt, {}
 
@@ -186,7 +196,9 @@ class TextEnv(gymnasium.Env[str, str]):
         self._check_running()
         parsed = self.protocol.parse(action)
         key, self.turn_key = self.turn_key, None
-        reply = self.toolbox.run(parsed, key=key, finished=lambda: self._finished is not None)
+        reply = self.toolbox.run(
+            parsed, key=key, finished=lambda: self._finished is not None, meter=self._meter
+        )
         reward, done = reply.reward, reply.done
         info: dict[str, object] = {
             "turn_kind": reply.kind,
@@ -194,6 +206,8 @@ class TextEnv(gymnasium.Env[str, str]):
             "tool_calls": reply.calls,
             "metrics": dict(reply.metrics),
         }
+        if len(reply.calls) > 1:
+            info["results"] = tuple(call.result for call in reply.calls)
         if self._finished is not None:
             reward, done = reward + self._finished[0], True
             info["success"] = self._finished[1]
@@ -335,6 +349,7 @@ class AsyncTextEnv:
     splits: ClassVar[tuple[str, ...]] = ("train",)
     turn_key: TurnKey | None = None
     protocol: Protocol
+    terms: Mapping[str, Terms] = MappingProxyType({})
     task: Task
 
     def __init__(self) -> None:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
-from agentrl.world.json_text import read_json
+from agentrl.world.json_text import read_json_at
 from agentrl.world.parsing import (
-    OUTPUTS,
-    THINK,
+    OUTPUT_TAG,
     Call,
     Parsed,
     Protocol,
-    TextSpan,
+    bare,
     before_forgery,
     enclosed,
+    forged_by,
     forgery,
     spans_of,
+    split_thoughts,
     too_long,
     unclosed,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Self
 
+    from agentrl.world.json_text import Json
     from agentrl.world.tool import Tool
 
 _HERMES: Final = """# Tools
@@ -42,6 +46,9 @@ within <tool_call></tool_call> XML tags:
 <tool_call>
 {{"name": <function-name>, "arguments": <args-json-object>}}
 </tool_call>"""
+_OPEN: Final = "<tool_call>"
+_CLOSE: Final = "</tool_call>"
+_BRACE: Final = re.compile(r"\\[{}]|[{}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +56,14 @@ class JsonCalls(Protocol):
     """Calls as Hermes and Qwen models write them, several in one turn if wanted.
 
     `<tool_call>{"name": "search", "arguments": {"query": "tea"}}</tool_call>`. A turn without a call is the
-    final answer.
+    final answer. Each result comes back in a `<tool_response>` of its own.
 
     >>> parsed = JsonCalls().parse('<tool_call>{"name": "search", "arguments": {"query": "tea"}}</tool_call>')
     >>> parsed.calls[0].arguments
     {'query': 'tea'}
     """
 
+    separates_results: ClassVar[bool] = True
     max_calls: int = 16
 
     def describe(self, tools: Sequence[Tool]) -> str:
@@ -69,41 +77,54 @@ class JsonCalls(Protocol):
         """Read every `<tool_call>` in order, outside of `<think>`."""
         if problem := too_long(text):
             return Parsed(text.strip(), error=problem)
-        honest, forged = before_forgery(text, OUTPUTS)
-        # The same length as before, so that offsets stay true.
-        visible = THINK.sub(lambda match: " " * len(match[0]), honest)
-        if "<think>" in visible:
+        honest, forged = before_forgery(text, forged_by(OUTPUT_TAG))
+        thoughts = split_thoughts(honest)
+        if thoughts.unclosed:
             return Parsed(text.strip(), error=unclosed("think"), spoofed=forged is not None)
-        calls = self._scan(visible)
+        calls = self._scan(thoughts.visible)
         if isinstance(calls, str):
             return Parsed(text.strip(), error=calls, spoofed=forged is not None)
-        answer = None if calls else visible.strip() or None
+        # After a forgery the rest was not read, so what remains is no whole turn and no answer.
+        answer = None if calls or forged else thoughts.visible.strip() or None
         error = (
             None if calls or answer else (forgery(forged) if forged else "The turn was empty. Call a tool.")
         )
-        thoughts = [TextSpan("think", *match.span()) for match in THINK.finditer(honest)]
-        return Parsed(text.strip(), calls, answer, error, forged is not None, (*thoughts, *spans_of(calls)))
+        spans = spans_of((*calls, *_plain_answer(answer, thoughts.visible)), thoughts.spans)
+        return Parsed(text.strip(), calls, answer, error, forged is not None, spans)
 
     def _scan(self, text: str) -> tuple[Call, ...] | str:
         calls: list[Call] = []
         position = 0
-        while (start := text.find("<tool_call>", position)) >= 0:
-            inside = start + len("<tool_call>")
-            end = text.find("</tool_call>", inside)
-            if end < 0:
-                return unclosed("tool_call")
-            position = end + len("</tool_call>")
-            call = _read_call(text[inside:end], start, position)
+        while (start := text.find(_OPEN, position)) >= 0:
+            if len(calls) == self.max_calls:
+                return f"The turn holds more than {self.max_calls} tool calls. Write fewer."
+            call = _read_call(text, start)
             if isinstance(call, str):
                 return call
             calls.append(call)
-            if len(calls) > self.max_calls:
-                return f"The turn holds more than {self.max_calls} tool calls. Write fewer."
+            position = call.end
+        if text.find(_CLOSE, position) >= 0:
+            return f"{_CLOSE} closes nothing. Write {_OPEN} before the call."
         return tuple(calls)
+
+    def write(self, name: str, arguments: Mapping[str, Json]) -> str:
+        """Return the call as Hermes and Qwen models write it."""
+        call = json.dumps({"name": name, "arguments": dict(arguments)}, ensure_ascii=False)
+        return f"{_OPEN}\n{call}\n{_CLOSE}"
+
+    def write_answer(self, answer: str) -> str:
+        """Return the answer: a turn without a call."""
+        return answer
 
     def wrap(self, observation: str) -> tuple[str, str, str]:
         """Put the observation into `<tool_response>`."""
-        return enclosed("tool_response", observation, "\n")
+        return enclosed(OUTPUT_TAG, observation, "\n")
+
+
+def _plain_answer(answer: str | None, text: str) -> tuple[Call, ...]:
+    """Where an answer without markup stands."""
+    start = len(text) - len(text.lstrip())
+    return () if answer is None else (Call("answer", answer, start=start, end=len(text.rstrip())),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,27 +144,41 @@ class NativeCalls(JsonCalls):
         return tuple(tool.schema for tool in tools)
 
 
-def _read_call(written: str, start: int, end: int) -> Call | str:
+def _read_call(text: str, start: int) -> Call | str:
+    """Read the call whose tag opens at `start`. The JSON may hold the closing tag inside of a string."""
     form = '{"name": ..., "arguments": {...}}'
+    inside = start + len(_OPEN)
     try:
-        value = read_json(written)
+        value, length = read_json_at(text[inside:])
     except ValueError as error:
+        if text.find(_CLOSE, inside) < 0:
+            return unclosed("tool_call")
         return f"A tool call could not be read: {error}. Write {form}."
+    written = text[inside : inside + length].strip()
+    rest = text[inside + length :].lstrip()
+    if not rest.startswith(_CLOSE):
+        return (
+            f"A tool call goes on after its JSON. Write {form} and then {_CLOSE}."
+            if rest
+            else unclosed("tool_call")
+        )
     if not isinstance(value, dict) or not isinstance(name := value.get("name"), str):
         return f"A tool call needs a name. Write {form}."
     arguments = value.get("arguments", {})
     if not isinstance(arguments, dict):
         return f"The arguments of {name!r} must be a JSON object. Write {form}."
-    return Call(name, written.strip(), arguments, start, end)
+    return Call(name, written, arguments, start, len(text) - len(rest) + len(_CLOSE))
 
 
 @dataclass(frozen=True, slots=True)
 class Fenced(Protocol):
-    r"""Code between fences is executed, as in SimpleTIR; without code, `\boxed{...}` is the final answer.
+    r"""A fenced block calls the tool that its first line names; without a block, `\boxed{...}` is the answer.
+
+    For a world with a tool `python` this is SimpleTIR's form: "```py" and a bare fence hold Python too.
 
     Attributes:
-        language: written after the opening fence.
-        tool: name of the tool that runs the code.
+        names: tools that a fence may call; `for_tools` fills in a world's.
+        answers: what several different boxed answers are: an error, or the last one counts.
 
     >>> Fenced().parse("Let me see.\n```python\nprint(1)\n```").calls[0].written
     'print(1)'
@@ -151,79 +186,148 @@ class Fenced(Protocol):
     '\\frac{1}{2}'
     """
 
-    language: str = "python"
-    tool: str = "python"
+    names: tuple[str, ...] = ("python",)
+    answers: Literal["reject", "last"] = "reject"
     max_calls: int = 4
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """The fence that opens an output, which only the environment writes."""
-        return ("```output",)
+        """The fence that opens an output, on a line of its own: only the environment writes it."""
+        return ("\n```output",)
+
+    def for_tools(self, tools: Sequence[Tool]) -> Self:
+        """Read the fences of these tools; `answer` and `finish` are boxed instead."""
+        names = tuple(tool.name for tool in tools if tool.name not in {"answer", "finish"})
+        return dataclasses.replace(self, names=names) if names else self
 
     def describe(self, tools: Sequence[Tool]) -> str:
-        """Explain the fence and the boxed answer."""
-        if not tools:
-            return ""
-        return (
-            f"To run code, write it between ```{self.language} and ``` and stop; what it prints comes back "
-            "between ```output and ```. Give the final answer in \\boxed{}."
+        """Explain the fences and the boxed answer."""
+        usable = [tool for tool in tools if tool.name in self.names]
+        lines = [f"```{tool.name}: {' '.join(tool.description.split())}" for tool in usable]
+        shown = (
+            "To use a tool, write what it takes in a block that begins with a line such as "
+            f"```{usable[0].name} and ends with a line ```, and stop. The tools are:"
+        ) if usable else ""  # fmt: skip
+        result = (
+            "What comes back stands between ```output and ```; never write that yourself." if usable else ""
         )
+        answer = "Give the final answer in \\boxed{}." if tools else ""
+        return "\n".join(line for line in (shown, *lines, result, answer) if line)
 
     def parse(self, text: str) -> Parsed:
-        """Read the fenced blocks in order, or the last boxed answer if there are none."""
+        """Read the fenced blocks in order, or the boxed answer if there are none."""
         if problem := too_long(text):
             return Parsed(text.strip(), error=problem)
         # A turn that ended at the stop string has forged nothing.
-        written = text.rstrip().removesuffix("```output")
-        honest, forged = before_forgery(written, ("```output", *OUTPUTS))
-        visible = THINK.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), honest)
-        calls = self._scan(visible)
+        written = text.rstrip().removesuffix("\n```output")
+        honest, forged = before_forgery(
+            written, forged_by(OUTPUT_TAG, also=r"^[ \t]{0,9}`{3,99}[ \t]{0,9}output\b")
+        )
+        thoughts = split_thoughts(honest)
+        calls = unclosed("think") if thoughts.unclosed else self._scan(thoughts.visible)
         if isinstance(calls, str):
             return Parsed(text.strip(), error=calls, spoofed=forged is not None)
-        answer = None if calls else boxed(visible)
-        missing = f"No code was found. Write it between ```{self.language} and ```, or answer in \\boxed{{}}."
-        error = None if calls or answer is not None else (forgery(forged) if forged else missing)
-        return Parsed(text.strip(), calls, answer, error, forged is not None, spans_of(calls))
+        boxes = [] if calls else _boxes(thoughts.visible)
+        error = None if calls else self._problem(boxes, forged)
+        answer = boxes[-1].written.strip() if boxes and error is None else None
+        spans = spans_of((*calls, *boxes[-1:]), thoughts.spans)
+        return Parsed(text.strip(), calls, answer, error, forged is not None, spans)
+
+    def _problem(self, boxes: Sequence[Call], forged: str | None) -> str | None:
+        if len({box.written.strip() for box in boxes}) > 1 and self.answers == "reject":
+            return "The turn gives more than one answer in \\boxed{}. Give exactly one."
+        if boxes:
+            return None
+        if forged:
+            return forgery(forged)
+        fences = " or ".join(f"```{name}" for name in self.names)
+        return f"No code was found. Write it between {fences} and ```, or answer in \\boxed{{}}."
+
+    def _tool_of(self, language: str) -> str | None:
+        """Return the tool that a fence calls; SimpleTIR runs "```py" and a bare fence as Python, too."""
+        name = "python" if language in {"py", ""} else language
+        return name if name in self.names else None
 
     def _scan(self, text: str) -> tuple[Call, ...] | str:
         calls: list[Call] = []
-        opened: tuple[str, str, int, int] | None = None
+        opened: tuple[_Fence, int, int] | None = None
         position = 0
-        for line in text.splitlines(keepends=True):
-            start, position = position, position + len(line)
-            fence = re.match(r"\s*(`{3,}|~{3,})[ \t]*([\w+-]*)[ \t]*$", line.rstrip("\n"))
+        for line in text.split("\n"):
+            start, position = position, position + len(line) + 1
+            fence = _read_fence(line)
             if fence is None:
                 continue
             if opened is None:
-                opened = (fence[1], fence[2], start, position)
-            elif not fence[2] and fence[1].startswith(opened[0]):
-                if opened[1] == self.language:
-                    code = text[opened[3] : start].rstrip("\n")
-                    calls.append(Call(self.tool, code, start=opened[2], end=position))
+                opened = fence, start, position
+            elif fence.closes(opened[0]):
+                tool = self._tool_of(opened[0].language)
+                if tool is not None:
+                    code = text[opened[2] : start].rstrip("\n")
+                    calls.append(Call(tool, code, start=opened[1], end=min(position, len(text))))
                 opened = None
-        if opened is not None and opened[1] == self.language:
-            return (
-                f"The code block that begins with {opened[0]}{self.language} is never closed by {opened[0]}."
-            )
-        if len(calls) > self.max_calls:
-            return f"The turn holds more than {self.max_calls} code blocks. Write fewer."
+                if len(calls) > self.max_calls:
+                    return f"The turn holds more than {self.max_calls} code blocks. Write fewer."
+        if opened is not None and self._tool_of(opened[0].language):
+            marks, language = opened[0].marks, opened[0].language
+            return f"The code block that begins with {marks}{language} is never closed by {marks}."
         return tuple(calls)
+
+    def write(self, name: str, arguments: Mapping[str, Json]) -> str:
+        """Return the call as a block; its fence is longer than any inside."""
+        body = bare(arguments)
+        fence = _fence_around(body, 3)
+        return f"{fence}{name}\n{body}\n{fence}"
+
+    def write_answer(self, answer: str) -> str:
+        """Return the boxed answer."""
+        return f"\\boxed{{{answer}}}"
 
     def wrap(self, observation: str) -> tuple[str, str, str]:
         """Fence the output, with a fence longer than any inside it."""
-        longest = max((len(run) for run in re.findall(r"`{3,}", observation)), default=2)
-        fence = "`" * (longest + 1)
+        fence = _fence_around(observation, 3)
         return f"{fence}output\n", observation, f"\n{fence}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Fence:
+    marks: str
+    language: str
+
+    def closes(self, other: _Fence) -> bool:
+        return not self.language and self.marks.startswith(other.marks)
+
+
+def _read_fence(line: str) -> _Fence | None:
+    """Read a line of backticks or tildes; none of its expressions can look at a character twice."""
+    line = line.strip()
+    marks = line[: len(line) - len(line.lstrip(line[:1]))] if line[:1] in {"`", "~"} else ""
+    language = line[len(marks) :].strip()
+    whole = len(marks) >= 3 and len(language) <= 40 and re.fullmatch(r"[\w+-]*", language)
+    return _Fence(marks, language) if whole else None
+
+
+def _fence_around(text: str, least: int) -> str:
+    return "`" * max(least, *(len(run) + 1 for run in re.findall(r"`{3,}", text)), 0)
+
+
+def _boxes(text: str) -> list[Call]:
+    r"""Find every outermost `\boxed{...}` with balanced braces; one without ends the search."""
+    found: list[Call] = []
+    position = 0
+    while (start := text.find("\\boxed{", position)) >= 0:
+        depth = 0
+        for brace in _BRACE.finditer(text, start + len("\\boxed")):
+            depth += {"{": 1, "}": -1}.get(brace[0], 0)
+            if depth == 0:
+                break
+        else:
+            break
+        position = brace.end()
+        found.append(Call("answer", text[start + len("\\boxed{") : brace.start()], start=start, end=position))
+    return found
+
+
 def boxed(text: str) -> str | None:
-    r"""Return the content of the last `\boxed{...}` with balanced braces, or None."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth, inside = 0, start + len("\\boxed")
-    for index in range(inside, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[index], 0)
-        if depth == 0:
-            return text[inside + 1 : index].strip()
-    return None
+    r"""Return the content of the last outermost `\boxed{...}` with balanced braces, or None."""
+    found = _boxes(text)
+    return found[-1].written.strip() if found else None

@@ -21,15 +21,29 @@ def read_json(text: str) -> Json:
     Traceback (most recent call last):
     ValueError: the key 'k' occurs twice
     """
+    value, length = read_json_at(text)
+    if rest := text[length:].strip():
+        raise ValueError(f"there is more after it: {rest[:40]!r}")
+    return value
+
+
+def read_json_at(text: str) -> tuple[Json, int]:
+    """Read the JSON value that a text begins with, and return it with the characters it takes.
+
+    Raises:
+        ValueError: as `read_json`.
+
+    >>> read_json_at(' {"k": 3} and more')
+    ({'k': 3}, 9)
+    """
+    blank = len(text) - len(text.lstrip())
     try:
-        value: Json = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
-        )
+        value, end = _DECODER.raw_decode(text, blank)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    return value
+    return value, end
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -50,3 +64,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"the number {text} is too large")
     return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +17,9 @@ if TYPE_CHECKING:
     from agentrl.world.tool import Tool
 
 MAX_CHARACTERS: Final = 1_000_000
-OUTPUTS: Final = ("<tool_response>", "</tool_response>")
-_ROLE_TOKEN: Final = re.compile(r"<\|[A-Za-z_]{2,40}\|>")
-THINK: Final = re.compile(r"<think>.*?</think>", re.DOTALL)
+OUTPUT_TAG: Final = "tool_response"
+_ROLE_TOKEN: Final = r"<\|\w{2,40}\|>|<\uff5c[^\uff5c<>\n]{1,40}\uff5c>|<(?:start|end)_of_turn>|\[/?INST\]"
+_THINK: Final = re.compile(r"</?think>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,14 @@ class Parsed:
 
 
 class Protocol(ABC):
-    """How text becomes actions and observations become text. Subclasses are frozen dataclasses."""
+    """How text becomes actions and observations become text. Subclasses are frozen dataclasses.
+
+    Attributes:
+        separates_results: whether each of several calls in one turn gets markup of its own for its result.
+    """
+
+    __slots__ = ()
+    separates_results: ClassVar[bool] = False
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -93,6 +102,21 @@ class Protocol(ABC):
     def parse(self, text: str) -> Parsed:
         """Read what the agent wrote. Never raises: what is wrong becomes `Parsed.error`."""
 
+    def write(self, name: str, arguments: Mapping[str, Json]) -> str:
+        """Return a call of the tool `name` as `parse` reads it, for scripted players and demonstrations.
+
+        A single argument is written bare where the protocol has a place for it.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say how a call is written; define write()."
+        )
+
+    def write_answer(self, answer: str) -> str:
+        """Return a final answer as `parse` reads it."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say how an answer is written; define write_answer()."
+        )
+
     def wrap(self, observation: str) -> tuple[str, str, str]:
         """Return the observation as (prefix, body, suffix), so that the body alone can be cut."""
         return "", observation, ""
@@ -103,21 +127,92 @@ class Protocol(ABC):
         return prefix + (body if cut is None else cut(body)) + suffix
 
 
-def before_forgery(text: str, markers: Sequence[str]) -> tuple[str, str | None]:
-    """Return the text before the first marker that only the environment writes, and that marker or None.
+@dataclass(frozen=True, slots=True)
+class Thoughts:
+    """What a turn says outside of `<think>`.
 
-    Role tokens such as `<|im_start|>` always count.
+    Attributes:
+        visible: the text with its thoughts blanked out, as long as before, so that offsets stay true.
+        spans: where the thoughts stand; `unclosed`: whether the last one has no end.
+    """
 
-    >>> before_forgery("go <|im_end|> you win", ())
+    visible: str
+    spans: tuple[TextSpan, ...] = ()
+    unclosed: bool = False
+
+
+def split_thoughts(text: str) -> Thoughts:
+    """Find the thoughts of a turn, nested ones as one; in one pass, however long the text.
+
+    A `</think>` that nothing opens closes a thought that began before the turn (some templates open it for
+    the model), so everything up to it is one.
+
+    >>> split_thoughts("so</think> go").visible
+    '           go'
+    """
+    spans: list[TextSpan] = []
+    depth = start = 0
+    for tag in _THINK.finditer(text):
+        if tag[0] == "<think>":
+            start = tag.start() if depth == 0 else start
+            depth += 1
+        elif depth:
+            depth -= 1
+            if depth == 0:
+                spans.append(TextSpan("think", start, tag.end()))
+        else:
+            spans = [TextSpan("think", 0, tag.end())]
+    return Thoughts(_blanked(text, spans), tuple(spans), unclosed=depth > 0)
+
+
+def _blanked(text: str, spans: Sequence[TextSpan]) -> str:
+    pieces: list[str] = []
+    position = 0
+    for span in spans:
+        pieces += [text[position : span.start], re.sub(r"[^\n]", " ", text[span.start : span.end])]
+        position = span.end
+    return "".join((*pieces, text[position:]))
+
+
+@functools.cache
+def forged_by(*tags: str, also: str = "") -> re.Pattern[str]:
+    """Return what only the environment writes: these tags in any spelling, role tokens, and `also`.
+
+    Args:
+        tags: names, such as "information"; `</ Information >` and `<information id="1">` count too.
+        also: one more regular expression.
+    """
+    blank = r"\s{0,9}"
+    written = [
+        rf"<{blank}/?{blank}{re.escape(tag)}(?:\s{{1,9}}[\w-]{{1,40}}=[^<>]{{0,99}})?{blank}/?>"
+        for tag in tags
+    ]
+    options = [_ROLE_TOKEN, *(f"(?i:{tag})" for tag in written), *([also] if also else [])]
+    return re.compile("|".join(options), re.MULTILINE)
+
+
+def before_forgery(text: str, forged: re.Pattern[str]) -> tuple[str, str | None]:
+    """Return the text before the first thing that only the environment writes, and that thing or None.
+
+    >>> before_forgery("go <|im_end|> you win", forged_by())
     ('go ', '<|im_end|>')
     """
-    places = [(text.find(marker), marker) for marker in markers if marker in text]
-    if role := _ROLE_TOKEN.search(text):
-        places.append((role.start(), role[0]))
-    if not places:
-        return text, None
-    start, marker = min(places)
-    return text[:start], marker
+    found = forged.search(text)
+    return (text, None) if found is None else (text[: found.start()], found[0])
+
+
+def bare(arguments: Mapping[str, Json]) -> str:
+    """Return arguments as the content of a tag or a fence: one text as it is, anything else as JSON.
+
+    >>> bare({"query": "tea"}), bare({"query": "tea", "k": 3})
+    ('tea', '{"query": "tea", "k": 3}')
+    """
+    only = next(iter(arguments.values())) if len(arguments) == 1 else None
+    if isinstance(only, str):
+        return only
+    return (
+        json.dumps(dict(arguments) if len(arguments) != 1 else only, ensure_ascii=False) if arguments else ""
+    )
 
 
 def forgery(marker: str) -> str:
@@ -143,7 +238,9 @@ def too_long(text: str) -> str | None:
     return f"The turn has {len(text)} characters; at most {MAX_CHARACTERS} are read. Write less."
 
 
-def spans_of(found: Sequence[Call]) -> tuple[TextSpan, ...]:
-    """Return the spans of calls, of which `think` and `answer` are roles of their own."""
-    roles = {"think": "think", "answer": "answer"}
-    return tuple(TextSpan(roles.get(call.name, "tool_call"), call.start, call.end) for call in found)
+def spans_of(found: Sequence[Call], thoughts: Sequence[TextSpan] = ()) -> tuple[TextSpan, ...]:
+    """Return the spans of thoughts and calls in order; a call named `answer` has that role."""
+    calls = [
+        TextSpan("answer" if call.name == "answer" else "tool_call", call.start, call.end) for call in found
+    ]
+    return tuple(sorted((*thoughts, *calls), key=lambda span: span.start))

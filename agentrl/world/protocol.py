@@ -12,24 +12,27 @@ from typing import TYPE_CHECKING, Final
 
 from agentrl.world.formats import Fenced, JsonCalls, NativeCalls
 from agentrl.world.parsing import (
-    OUTPUTS,
-    THINK,
+    OUTPUT_TAG,
     Call,
     Parsed,
     Protocol,
     TextSpan,
+    bare,
     before_forgery,
     enclosed,
+    forged_by,
     forgery,
     spans_of,
+    split_thoughts,
     too_long,
     unclosed,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Self
 
+    from agentrl.world.json_text import Json
     from agentrl.world.tool import Tool
 
 __all__ = [
@@ -44,7 +47,8 @@ __all__ = [
     "TextSpan",
 ]
 
-_OPENING: Final = re.compile(r"<([A-Za-z_][A-Za-z0-9_]*)>")
+_OPENING: Final = re.compile(r"<([A-Za-z_][A-Za-z0-9_-]*)>")
+_ALMOST: Final = re.compile(r"(?:<|&lt;)\s{0,9}([A-Za-z_][\w-]{0,63})[^<>&]{0,99}(?:>|&gt;)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +66,31 @@ class PlainText(Protocol):
 
     def parse(self, text: str) -> Parsed:
         """Read the whole text as one action."""
-        honest, forged = before_forgery(text, ())
-        action = THINK.sub("", honest).strip()
-        spans = tuple(TextSpan("think", *match.span()) for match in THINK.finditer(honest))
-        error = too_long(text) or (None if action else "The turn was empty. Write one command.")
-        if error is None and "<think>" in action:
-            error = unclosed("think")
-        return Parsed(action, error=error, spoofed=forged is not None, spans=spans)
+        if problem := too_long(text):
+            return Parsed(text.strip(), error=problem)
+        honest, forged = before_forgery(text, forged_by())
+        thoughts = split_thoughts(honest)
+        action = "".join(_outside(honest, thoughts.spans)).strip()
+        error = unclosed("think") if thoughts.unclosed else None
+        if error is None and not action:
+            error = "The turn was empty. Write one command."
+        return Parsed(action, error=error, spoofed=forged is not None, spans=thoughts.spans)
+
+    def write(self, name: str, arguments: Mapping[str, Json]) -> str:
+        """Return the bare text of the call: a text world has one tool, and it has no name."""
+        return bare(arguments)
+
+    def write_answer(self, answer: str) -> str:
+        """Return the answer."""
+        return answer
+
+
+def _outside(text: str, spans: Sequence[TextSpan]) -> Iterator[str]:
+    position = 0
+    for span in spans:
+        yield text[position : span.start]
+        position = span.end
+    yield text[position:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,25 +136,28 @@ class Tags(Protocol):
         return "\n".join([shown, *lines, result])
 
     def parse(self, text: str) -> Parsed:
-        """Read the tags in order, outside of `<think>`."""
+        """Read the tags in order, outside of `<think>`; what follows the answer is not executed."""
         if problem := too_long(text):
             return Parsed(text.strip(), error=problem)
-        honest, forged = before_forgery(text, (f"<{self.observation}>", f"</{self.observation}>", *OUTPUTS))
-        found = self._scan(honest)
+        honest, forged = before_forgery(text, forged_by(self.observation, OUTPUT_TAG))
+        thoughts = split_thoughts(honest)
+        found = unclosed("think") if thoughts.unclosed else self._scan(thoughts.visible)
         if isinstance(found, str):
             return Parsed(text.strip(), error=found, spoofed=forged is not None)
         calls, answer = _until_answer(found)
         action = next((call.written.strip() for call in calls if call.name == self.action), text.strip())
         error = None if calls or answer is not None else self._nothing(text, forged)
-        return Parsed(action, calls, answer, error, forged is not None, spans_of(found))
+        return Parsed(action, calls, answer, error, forged is not None, spans_of(found, thoughts.spans))
 
     def _nothing(self, text: str, forged: str | None) -> str:
         if forged is not None:
             return forgery(forged)
-        names = " or ".join(f"<{name}>...</{name}>" for name in self.names) or "<tool>...</tool>"
-        return (
-            f"The turn was empty. Write {names}." if not text.strip() else f"No tag was found. Write {names}."
-        )
+        written = " or ".join(f"<{name}>...</{name}>" for name in self.names) or "<tool>...</tool>"
+        if not text.strip():
+            return f"The turn was empty. Write {written}."
+        almost = next((match for match in _ALMOST.finditer(text) if self._knows(match[1].lower())), None)
+        hint = f" {almost[0]} is not <{almost[1].lower()}>." if almost else ""
+        return f"No tag was found.{hint} Write {written}."
 
     def _scan(self, text: str) -> list[Call] | str:
         found: list[Call] = []
@@ -145,7 +170,7 @@ class Tags(Protocol):
             if end < 0:
                 return unclosed(name)
             written = text[position:end]
-            if name != "think" and (inner := self._nested(name, written)):
+            if inner := self._nested(name, written):
                 return f"<{inner}> stands inside <{name}>. Close <{name}> first; tags cannot be nested."
             position = end + len(name) + 3
             found.append(Call(name, written, start=match.start(), end=position))
@@ -156,11 +181,22 @@ class Tags(Protocol):
         return found
 
     def _reads(self, name: str) -> bool:
-        return not self.names or name in self.names or name in {"think", "answer", self.action}
+        return not self.names or self._knows(name)
+
+    def _knows(self, name: str) -> bool:
+        return name in self.names or name in {"answer", self.action}
 
     def _nested(self, name: str, written: str) -> str | None:
         known = {name, "answer", *self.names}
         return next((match[1] for match in _OPENING.finditer(written) if match[1] in known), None)
+
+    def write(self, name: str, arguments: Mapping[str, Json]) -> str:
+        """Return the call between its tags."""
+        return f"<{name}>{bare(arguments)}</{name}>"
+
+    def write_answer(self, answer: str) -> str:
+        """Return the answer between its tags."""
+        return f"<answer>{answer}</answer>"
 
     def wrap(self, observation: str) -> tuple[str, str, str]:
         """Put the observation between tags; a closing tag inside it is written as text."""
@@ -172,8 +208,7 @@ def _until_answer(found: Sequence[Call]) -> tuple[tuple[Call, ...], str | None]:
     for call in found:
         if call.name == "answer":
             return tuple(calls), call.written.strip()
-        if call.name != "think":
-            calls.append(call)
+        calls.append(call)
     return tuple(calls), None
 
 

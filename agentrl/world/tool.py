@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 
     from agentrl.world.json_text import Json
     from agentrl.world.protocol import Parsed
+    from agentrl.world.terms import Meter
 
 F = TypeVar("F", bound="Callable[..., object]")
 TurnKey: TypeAlias = tuple[str, int]
 """(trajectory, turn)."""
 
 _MARK: Final = "__agentrl_tool__"
+ANSWERING: Final = ("answer", "finish")
+"""Names of the tool that takes a final answer which the protocol writes without naming a tool."""
 ORDINARY_ERRORS: Final[tuple[type[Exception], ...]] = (
     ToolArgumentError,
     ValueError,
@@ -49,6 +53,7 @@ class ToolResult:
         text: what the agent reads.
         reward: added to the turn's reward; `done` ends the episode.
         error: set when the call failed and the agent should know; the turn becomes a `tool_error`.
+        cost: of the call, besides what the terms of the tool say.
     """
 
     text: str = ""
@@ -56,10 +61,13 @@ class ToolResult:
     done: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    cost: float = 0.0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.reward):
-            raise EnvironmentFault(f"a tool's reward must be a finite number; got {self.reward!r}.")
+        if not math.isfinite(self.reward) or not math.isfinite(self.cost):
+            raise EnvironmentFault(
+                f"a tool's reward and cost must be finite numbers; got {self.reward!r} and {self.cost!r}."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +126,7 @@ class Tool:
         if self.max_characters is not None and len(text) > self.max_characters:
             left_out = len(text) - self.max_characters
             text = f"{text[: self.max_characters]}\n[{left_out} more characters were cut]"
-        return ToolResult(text, result.reward, result.done, result.metrics, result.error)
+        return dataclasses.replace(result, text=text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +286,12 @@ class Toolbox:
         return tuple(self._by_name.values())
 
     def run(
-        self, parsed: Parsed, *, key: TurnKey | None = None, finished: Callable[[], bool] | None = None
+        self,
+        parsed: Parsed,
+        *,
+        key: TurnKey | None = None,
+        finished: Callable[[], bool] | None = None,
+        meter: Meter | None = None,
     ) -> Reply:
         """Execute the calls of a turn in order; those after the end of the episode are left out.
 
@@ -286,6 +299,7 @@ class Toolbox:
             parsed: what the protocol read.
             key: (trajectory, turn). With it each call is executed once, however often the turn is run.
             finished: whether the world ended its episode by other means than `ToolResult.done`.
+            meter: counts the calls of the trajectory; those beyond a tool's budget are refused.
 
         Raises:
             EnvironmentFault: a tool's infrastructure failed or its time was up.
@@ -294,14 +308,15 @@ class Toolbox:
         if parsed.error is not None:
             return Reply(parsed.error, kind=TurnKind.PARSE_ERROR, valid=False)
         calls = parsed.calls
-        if parsed.answer is not None and "answer" in self._by_name:
-            calls += (Call("answer", parsed.answer),)
+        answering = next((name for name in ANSWERING if name in self._by_name), None)
+        if parsed.answer is not None and answering is not None:
+            calls += (Call(answering, parsed.answer),)
         if not calls:
             return Reply(self._nothing_called(parsed), kind=TurnKind.PARSE_ERROR, valid=False)
         began = time.perf_counter()
         results: list[ToolResult] = []
         for index, call in enumerate(calls):
-            results.append(self._once(call, None if key is None else (*key, index)))
+            results.append(self._metered(call, None if key is None else (*key, index), meter))
             if results[-1].done or (finished is not None and finished()):
                 break
         return _reply(calls, results, time.perf_counter() - began)
@@ -309,6 +324,14 @@ class Toolbox:
     def forget(self, trajectory: str) -> None:
         """Forget the recorded calls of a trajectory that has ended."""
         self._ledger.forget(trajectory)
+
+    def _metered(self, call: Call, key: tuple[str, int, int] | None, meter: Meter | None) -> ToolResult:
+        if meter is None or call.name not in self._by_name:
+            return self._once(call, key)
+        if refused := meter.admit(call.name):
+            return ToolResult(refused, error=refused)
+        result = self._once(call, key)
+        return dataclasses.replace(result, cost=result.cost + meter.of(call.name).cost)
 
     def _once(self, call: Call, key: tuple[str, int, int] | None) -> ToolResult:
         if key is None:
@@ -350,7 +373,7 @@ def _reply(calls: Sequence[Call], results: Sequence[ToolResult], seconds: float)
         kind=TurnKind.TOOL_ERROR if failed else TurnKind.OK,
         valid=not failed,
         calls=tuple(
-            ToolCall(call.name, call.written, result.text, result.error)
+            ToolCall(call.name, call.written, result.text, result.error, cost=result.cost)
             for call, result in zip(calls, results, strict=False)
         ),
         metrics=metrics,

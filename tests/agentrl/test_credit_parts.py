@@ -107,9 +107,9 @@ class TestKeep:
         batch = Batch.from_arrays(
             group=[0, 0], turns_per_trajectory=[2, 1], reward=[0, 1, 0], valid=[True, False, True]
         )
-        kept = NoVoid()(batch, rewards(batch))
+        kept = NoVoid(no_valid_action)(batch, rewards(batch))
         assert (kept.loss.tolist(), kept.baseline.tolist()) == ([False, False, True], [True, True])
-        kept = NoVoid(scope="turn", in_baseline=False)(batch, rewards(batch))
+        kept = NoVoid(no_valid_action, scope="turn", in_baseline=False)(batch, rewards(batch))
         assert (kept.loss.tolist(), kept.baseline.tolist()) == ([True, False, True], [False, True])
 
     def test_complete_only(self) -> None:
@@ -127,9 +127,11 @@ class TestKeep:
             reward=[1, 0, 1, 1],
             valid=[True, False, True, True],
         )
-        both = mixed_groups & NoVoid() & complete_only
+        both = mixed_groups & NoVoid(no_valid_action) & complete_only
         assert (
-            both == All((mixed_groups, NoVoid(), complete_only)) == mixed_groups & (NoVoid() & complete_only)
+            both
+            == All((mixed_groups, NoVoid(no_valid_action), complete_only))
+            == mixed_groups & (NoVoid(no_valid_action) & complete_only)
         )
         assert both(batch, rewards(batch)).loss.tolist() == [True, False, False, False]
         assert (everything & keep_all)(batch, rewards(batch)).loss.all()
@@ -225,10 +227,10 @@ class TestLedger:
         empty = Ledger(decay=0.5)
         first = empty.record(self.batch)
         assert not empty.tasks
-        assert first.tasks == {"a": TaskRecord(2, 1, 0.5), "b": TaskRecord(1, 0, 4.0)}
+        assert first.tasks == {"a": TaskRecord(2, 1, 0.5, 0), "b": TaskRecord(1, 0, 4.0)}
         second = first.record(self.batch.select([0]))
         # .5 * .5 + .5 * 1
-        assert second.tasks["a"] == TaskRecord(3, 2, 0.75)
+        assert second.tasks["a"] == TaskRecord(3, 2, 0.75, 0)
         assert second.batches == 2
 
     def test_annotate_reads_the_past(self) -> None:

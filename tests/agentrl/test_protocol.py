@@ -108,8 +108,14 @@ def test_tags_made_to_measure_read_only_their_tools() -> None:
             "<search><answer>a</answer></search>",
             r"<answer> stands inside <search>. Close <search> first; tags cannot be nested.",
         ),
-        ("<Answer >1</Answer >", r"No tag was found. Write <search>...</search>."),
-        ("&lt;search&gt;tea&lt;/search&gt;", r"No tag was found. Write <search>...</search>."),
+        (
+            "<Answer >1</Answer >",
+            r"No tag was found. <Answer > is not <answer>. Write <search>...</search>.",
+        ),
+        (
+            "&lt;search&gt;tea&lt;/search&gt;",
+            r"No tag was found. &lt;search&gt; is not <search>. Write <search>...</search>.",
+        ),
     ],
 )
 def test_malformed_tags_are_repaired_by_a_sentence(text: str, error: str) -> None:
@@ -230,7 +236,12 @@ def test_unclosed_fence_is_an_error() -> None:
 
 
 def test_boxed_answer_counts_only_without_code() -> None:
-    assert Fenced().parse(r"\boxed{1} and \boxed{\frac{1}{2}}").answer == r"\frac{1}{2}"
+    twice = r"\boxed{1} and \boxed{\frac{1}{2}}"
+    assert Fenced(answers="last").parse(twice).answer == r"\frac{1}{2}"
+    assert (
+        Fenced().parse(twice).error == "The turn gives more than one answer in \\boxed{}. Give exactly one."
+    )
+    assert Fenced().parse(r"\boxed{1}, so \boxed{1}").answer == "1"
     assert Fenced().parse("```python\nx\n```\n\\boxed{1}").answer is None
     assert Fenced().parse(r"<think>\boxed{1}</think> hm").answer is None
     assert Fenced().parse(r"\boxed{1").answer is None

@@ -59,7 +59,7 @@ def model(renderer: Markup) -> PreTrainedModel:
 
 
 class Sleeper(WordWorld):
-    blocks: ClassVar[bool] = True
+    blocks: bool = True
     woken: ClassVar[threading.Event] = threading.Event()
 
     def step(self, action: str) -> StepResult:

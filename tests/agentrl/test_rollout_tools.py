@@ -118,7 +118,9 @@ def test_json_calls_reach_the_tools_and_come_back_as_tool_responses() -> None:
     (item,) = valid(collect(Stock(Library), play(policy, protocol=JsonCalls()), groups(1, 1)))
     assert Library.executed == ["tea", "tea"]
     assert item.turns[0].reward == 0.5
-    assert item.turns[1].observation.startswith("<tool_response>\n[1] search: tea is")
+    shown = item.turns[1].observation
+    assert shown.startswith("<tool_response>\ntea is")
+    assert shown.count("<tool_response>") == shown.count("</tool_response>") == 2
     assert item.success
 
 

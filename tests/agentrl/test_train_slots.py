@@ -203,7 +203,6 @@ class Shelf(TextEnv):
 
 
 def test_the_protocol_is_the_worlds_own_unless_named(few: None) -> None:
-    from agentrl.rollout import Stock
     from agentrl.run.settings import EnvironmentSettings
     from agentrl.run.shard import protocol_of
     from agentrl.world import PlainText
@@ -212,8 +211,7 @@ def test_the_protocol_is_the_worlds_own_unless_named(few: None) -> None:
     del few
 
     def chosen(world: str, name: str = "auto") -> object:
-        stock = Stock(lambda: make(world))
-        return protocol_of(EnvironmentSettings(id=world, protocol=name), stock)
+        return protocol_of(EnvironmentSettings(id=world, protocol=name), make(world))
 
     assert chosen(WORLD) == PlainText()
     assert chosen("tests_of_train:Shelf") == Tags()

@@ -176,7 +176,7 @@ class Bench:
         self.stock = Stock(lambda: world(settings, self.meter))
         self.play = Play(
             self.policy,
-            protocol_of(settings.environment, self.stock),
+            protocol_of(settings.environment, self.stock.look()),
             Sampling(settings.rl.temperature, settings.rl.top_p, limits.turn_tokens),
             Limits(**limits.model_dump(), trajectory_tokens=shape.context),
         )

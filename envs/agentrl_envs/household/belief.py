@@ -169,7 +169,7 @@ def as_seen(belief: Belief) -> tuple[Hashable, ...]:
     in_view = tuple(sorted((thing, _conditions(belief, thing)) for thing in seen or ()))
     door = seen is None, place in belief.opened
     held = belief.holding, _conditions(belief, belief.holding)
-    return belief.receptacles, place, door, in_view, held
+    return place, door, in_view, held
 
 
 def _conditions(belief: Belief, thing: str) -> tuple[str, ...]:

@@ -111,11 +111,13 @@ class HouseholdEnv(TextEnv):
         return f"You act in a house by one command in each turn.\n{HELP}" if self.instructions else ""
 
     def observation_key(self) -> Hashable | None:
-        """Return the goal, the place in view as last seen, and what is in hand, as the agent knows them.
+        """Return the first observation, the place in view as last seen, and what is in hand.
 
+        All as the agent knows it; the first observation names the goal and the receptacles.
         Only texts that the agent has read count. "Nothing happens." changes none of it, so it makes no key.
         """
-        return self._playing().task.goal.sentence, *as_seen(self._belief)
+        self._playing()
+        return self.task.prompt, *as_seen(self._belief)
 
     def state_key(self) -> State:
         """Return the simulator's exact state: privileged, for training only."""

@@ -100,7 +100,8 @@ class World:
     def intro(self) -> str:
         """The first observation: what stands in the room, and the task."""
         goal = self.task.goal.sentence
-        return f"-= Welcome to TextWorld, ALFRED! =-\n\n{overview(self._receptacles)}\n\nYour task is to: {goal}."
+        room = overview(self._receptacles)
+        return f"-= Welcome to TextWorld, ALFRED! =-\n\n{room}\n\nYour task is to: {goal}."
 
     def won(self) -> bool:
         """Whether the goal formula holds now; nothing else counts, not even an open door."""

@@ -68,7 +68,7 @@ class TextWorldEnv(TextEnv):
         EnvironmentFault: from `reset`, where TextWorld cannot make a game of these settings.
     """
 
-    blocks: ClassVar[bool] = True  # a new game takes seconds to make
+    blocks: bool = True  # a new game takes seconds to make
     splits: ClassVar[tuple[str, ...]] = SPLITS
 
     def __init__(
