@@ -250,6 +250,7 @@ def test_cooking_scores_on_the_way_and_holds_out_foods(tmp_path: Path) -> None:
     rewards = [env.step(command)[1] for command in env.walkthrough()]
     assert sum(rewards) == pytest.approx(1.0)
     assert sum(reward > 0 for reward in rewards) > 1
+    assert isinstance(env.game, Cooking)
     assert [recipe_of(env.game, split, 0).foods for split in env.splits] == ["train", "train", "test"]
     env.close()
 

@@ -52,7 +52,7 @@ class ALFWorldEnv(TextEnv):
         EnvironmentFault: from `reset`, where a game's file is damaged.
     """
 
-    blocks: ClassVar[bool] = True  # the engine takes half a second to read a game, and 10 ms for each command
+    blocks: bool = True  # the engine takes half a second to read a game, and 10 ms for each command
     splits: ClassVar[tuple[str, ...]] = SPLITS
 
     def __init__(
