@@ -15,7 +15,6 @@ from agentrl.rollout.collect import collect as collect_on
 from agentrl.rollout.episode import Play
 from agentrl.rollout.limits import Limits
 from agentrl.world.env import AsyncTextEnv, TextEnv
-from agentrl.world.protocol import PlainText
 from agentrl.world.registry import make_any
 
 if TYPE_CHECKING:
@@ -115,9 +114,8 @@ def _policy(policy: Policy | str) -> Policy:
 
 
 def default_protocol(env: AnyEnv) -> Protocol:
-    """Return plain text for an environment that defines its own `step`, else the environment's protocol."""
-    own_step = isinstance(env, TextEnv) and type(env).step is not TextEnv.step
-    return PlainText() if own_step else env.protocol
+    """Return the protocol that an environment reads by itself."""
+    return env.default_protocol() if isinstance(env, TextEnv) else env.protocol
 
 
 def _name(env: World, made: AnyEnv) -> str:
