@@ -183,6 +183,7 @@ class Episode:
             key=self.assignment.key(len(self.turns)),
             tools=self.stage.schemas(),
             admissible=self.stage.admissible,
+            expert=self.stage.expert,
         )
         begin = time.perf_counter()
         seconds = self.play.limits.step_seconds
@@ -290,6 +291,7 @@ class Episode:
             domain=str(self.info.get("domain", "")),
             task_type=str(self.info.get("task_type", task.type if task is not None else "")),
             policy=self.play.policy.name,
+            sandbox_tier=str(self.info.get("sandbox_tier", "")),
             metrics=cast("Mapping[str, float]", self.info.get("metrics", {})),
         )
 

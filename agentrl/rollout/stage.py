@@ -16,13 +16,12 @@ from agentrl.errors import EnvironmentFault, RolloutError
 from agentrl.rollout.deadline import Late, in_thread, within
 from agentrl.rollout.typed import reset_result, step_result
 from agentrl.trajectory import InvalidReason, digest
-from agentrl.world.env import TextEnv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from agentrl.rollout.assignment import Assignment
-    from agentrl.world.env import AsyncTextEnv, StepResult
+    from agentrl.world.env import AsyncTextEnv, Expert, StepResult, TextEnv
     from agentrl.world.protocol import Protocol
     from agentrl.world.terms import Terms
     from agentrl.world.tool import Toolbox
@@ -98,13 +97,10 @@ class Stage:
             RolloutError: the environment has no expert.
         """
         observation = await self.open()
-        env = self.env
-        expert = (
-            None if not isinstance(env, TextEnv) else self._hook("expert", lambda: env.expert(observation))
-        )
+        expert = self.expert(observation)
         if expert is None:
             raise RolloutError(
-                f"hints are played by the environment's expert, and {type(env).__name__} has none. Define "
+                f"hints are played by the environment's expert, and {type(self.env).__name__} has none. Define "
                 "expert() on it, or plan without a hint."
             )
         texts: list[str] = []
@@ -177,6 +173,13 @@ class Stage:
     def admissible(self) -> Sequence[str] | None:
         """The environment's admissible commands, or None."""
         return None if self.env is None else self._hook("admissible", self.env.admissible)
+
+    def expert(self, observation: str) -> Expert | None:
+        """The environment's own player of this episode, or None."""
+        begin = getattr(self.env, "expert", None)
+        if begin is None:
+            return None
+        return self._hook("expert", lambda: cast("Expert | None", begin(observation)))
 
     def keys(self) -> Keys:
         """Digests of what the agent has seen and of the true state."""
