@@ -100,8 +100,8 @@ class Stage:
         expert = self.expert(observation)
         if expert is None:
             raise RolloutError(
-                f"hints are played by the environment's expert, and {type(self.env).__name__} has none. Define "
-                "expert() on it, or plan without a hint."
+                f"hints are played by the environment's expert, and {type(self.env).__name__} has none. "
+                "Define expert() on it, or plan without a hint."
             )
         texts: list[str] = []
         done = False
