@@ -174,6 +174,13 @@ class CodeEnv(TextEnv):
         work = self._work()
         return work.answer if isinstance(work, Problem) else None
 
+    def admissible(self) -> list[str]:
+        """Return a few turns of somebody who does not think, for random play."""
+        run = self.protocol.write("python", {"code": "print(1 + 1)"})
+        if isinstance(self._work(), Problem):
+            return [run, *(self.protocol.write_answer(number) for number in ("0", "1", "10", "100"))]
+        return [run, self.protocol.write("submit", {"code": "def solution(x):\n    return x"})]
+
     def expert(self, observation: str) -> Solver:
         """Return a player that reads the task and writes Python for it; it knows generated tasks only."""
         return Solver(observation, self.protocol)
