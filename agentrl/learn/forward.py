@@ -1,13 +1,14 @@
-"""The forward pass of the learner: from packed streams to log-probabilities of sampled tokens.
+"""The forward pass of the learner: from token streams to log-probabilities of sampled tokens.
 
-Padding exists here only, immediately before the model. The head is applied to the rows that predict a sampled
-token and to no other, so prompt and tool tokens cost no vocabulary product and can receive no gradient.
+How streams are laid out for the model, padded or as a tree, is the choice of `agentrl.learn.layout`. The head
+is applied to the places that predict a sampled token and to no other, so prompt and tool tokens cost no
+vocabulary product and can receive no gradient.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -21,6 +22,39 @@ if TYPE_CHECKING:
     from agentrl.trajectory.batch import Batch
 
 Index: TypeAlias = NDArray[np.int64]
+Tokens: TypeAlias = NDArray[np.integer]
+
+
+class Layout(Protocol):
+    """Token sequences as a model reads them. Axes: K targets, U places of the model that predict some target.
+
+    Attributes:
+        source: (K,) which of the U places predicts each target; `target`: (K,) the id it predicts.
+        tokens: how many token places the model computes, padding included.
+    """
+
+    @property
+    def source(self) -> torch.Tensor:
+        """(K,)."""
+        ...
+
+    @property
+    def target(self) -> torch.Tensor:
+        """(K,)."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """How many."""
+        ...
+
+    def states(self, trunk: PreTrainedModel) -> torch.Tensor:
+        """(U, H) last hidden states of the places that predict."""
+        ...
+
+    def logits(self, model: PreTrainedModel) -> torch.Tensor:
+        """(U, V) what the whole model says there: for heads that are more than a product."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +71,26 @@ class Rows:
     column: torch.Tensor
     target: torch.Tensor
 
+    @property
+    def source(self) -> torch.Tensor:
+        """(K,) every target has its own place."""
+        return torch.arange(len(self.target), device=self.target.device)
+
+    @property
+    def tokens(self) -> int:
+        """Places of the rectangle."""
+        return self.ids.numel()
+
+    def states(self, trunk: PreTrainedModel) -> torch.Tensor:
+        """(K, H) last hidden states."""
+        hidden: torch.Tensor = trunk(input_ids=self.ids, use_cache=False).last_hidden_state
+        return hidden[self.row, self.column]
+
+    def logits(self, model: PreTrainedModel) -> torch.Tensor:
+        """(K, V) logits of the whole model."""
+        every: torch.Tensor = model(input_ids=self.ids, use_cache=False).logits
+        return every[self.row, self.column]
+
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
@@ -46,7 +100,9 @@ class Predicted:
     entropy: torch.Tensor | None
 
 
-def rows_of(sequences: Sequence[NDArray[np.integer]], targets: Sequence[Index], device: str = "cpu") -> Rows:
+def rows_of(
+    sequences: Sequence[NDArray[np.integer]], targets: Sequence[Index], device: torch.device | str = "cpu"
+) -> Rows:
     """Pad token sequences into rows.
 
     Args:
@@ -64,7 +120,7 @@ def rows_of(sequences: Sequence[NDArray[np.integer]], targets: Sequence[Index], 
 
 def predict(
     model: PreTrainedModel,
-    rows: Rows,
+    layout: Layout,
     *,
     temperature: float = 1.0,
     entropy: Literal["none", "measured", "differentiable"] = "none",
@@ -74,25 +130,31 @@ def predict(
     Args:
         entropy: whether entropies are returned, and whether gradient flows through them.
     """
-    logits = _logits(model, rows).float()
+    logits = _logits(model, layout).float()
     if temperature != 1.0:
         logits = logits / temperature
     every = torch.log_softmax(logits, dim=-1)
-    chosen = every.gather(1, rows.target[:, None]).squeeze(1)
+    source = layout.source
+    chosen = every[source, layout.target]
     if entropy == "none":
         return Predicted(chosen, None)
     spread = every if entropy == "differentiable" else every.detach()
-    return Predicted(chosen, -(spread.exp() * spread).sum(1))
+    return Predicted(chosen, -(spread.exp() * spread).sum(1)[source])
 
 
-def _logits(model: PreTrainedModel, rows: Rows) -> torch.Tensor:
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    if head is None or getattr(model.config, "final_logit_softcapping", None):
-        every: torch.Tensor = model(input_ids=rows.ids, use_cache=False).logits
-        return every[rows.row, rows.column]
-    hidden = model.base_model(input_ids=rows.ids, use_cache=False).last_hidden_state
-    logits: torch.Tensor = head(hidden[rows.row, rows.column])
+def _logits(model: PreTrainedModel, layout: Layout) -> torch.Tensor:
+    head = plain_head(model)
+    if head is None:
+        return layout.logits(model)
+    logits: torch.Tensor = head(layout.states(cast("PreTrainedModel", model.base_model)))
     return logits
+
+
+def plain_head(model: PreTrainedModel) -> torch.nn.Module | None:
+    """The output head, where logits are nothing but its product with the last hidden states."""
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    capped = getattr(model.config, "final_logit_softcapping", None)
+    return None if capped or not isinstance(head, torch.nn.Module) else head
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,25 +191,13 @@ class Streams:
             [np.arange(start[s], start[s + 1]) for s in streams.tolist()] or [np.zeros(0, np.int64)]
         )
 
-    def rows(self, streams: Index, device: str = "cpu") -> Rows:
+    def sequences(self, streams: Index) -> tuple[list[Tokens], list[Index]]:
+        """The tokens of the given streams, and the positions of their sampled tokens."""
+        token, place = self.token_start.tolist(), self.sample_start.tolist()
+        rows = streams.tolist()
+        tokens: list[Tokens] = [self.batch.token[token[s] : token[s + 1]] for s in rows]
+        return tokens, [self.position[place[s] : place[s + 1]] for s in rows]
+
+    def rows(self, streams: Index, device: torch.device | str = "cpu") -> Rows:
         """Return the padded rows of the given streams."""
-        sequences = [self.batch.token[self.token_start[s] : self.token_start[s + 1]] for s in streams]
-        targets = [self.position[self.sample_start[s] : self.sample_start[s + 1]] for s in streams]
-        return rows_of(sequences, targets, device)
-
-
-def micro_batches(lengths: NDArray[np.integer], *, tokens: int) -> list[Index]:
-    """Cut rows into micro-batches of similar length and at most `tokens` padded tokens (one row at least).
-
-    >>> [piece.tolist() for piece in micro_batches(np.array([5, 9, 4, 5]), tokens=15)]
-    [[2, 0, 3], [1]]
-    """
-    order = np.argsort(lengths, kind="stable")
-    pieces: list[Index] = []
-    begin = 0
-    for end in range(1, len(order) + 1):
-        full = end == len(order) or int(lengths[order[end]]) * (end + 1 - begin) > tokens
-        if full:
-            pieces.append(order[begin:end].astype(np.int64))
-            begin = end
-    return pieces
+        return rows_of(*self.sequences(streams), device)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from agentrl.learn.forward import Streams, micro_batches, predict, rows_of
+from agentrl.learn.forward import Streams, predict
+from agentrl.learn.layout import lay_out
 from agentrl.learn.loss import Health, policy_loss
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from agentrl.learn.algorithm import Algorithm
-    from agentrl.learn.forward import Index
+    from agentrl.learn.forward import Index, Predicted
     from agentrl.learn.loss import LossInputs
     from agentrl.learn.supervised import Example
     from agentrl.trajectory.batch import Batch
@@ -69,8 +70,7 @@ def policy_gradient(
         micro_tokens: most padded tokens of one forward pass.
         temperature: the one the tokens were drawn at.
     """
-    packed = Streams.of(batch)
-    lengths = np.diff(packed.token_start)[streams]
+    every = Streams.of(batch)
     model.zero_grad(set_to_none=True)
     entropy: Literal["measured", "differentiable"] = (
         "differentiable" if "entropy" in algorithm.needs else "measured"
@@ -78,18 +78,22 @@ def policy_gradient(
     parts: dict[str, float] = {}
     health: Health | None = None
     tokens = 0
-    for piece in micro_batches(lengths, tokens=micro_tokens):
-        chosen = streams[piece]
-        rows = packed.rows(chosen)
-        predicted = predict(model, rows, temperature=temperature, entropy=entropy)
-        own = inputs.take(torch.from_numpy(packed.samples(chosen)))
-        loss = policy_loss(algorithm, own, predicted.logprob, predicted.entropy)
+    for rows, layout in lay_out(model, *every.sequences(streams), tokens=micro_tokens):
+        predicted = predict(model, layout, temperature=temperature, entropy=entropy)
+        own = inputs.take(torch.from_numpy(every.samples(streams[rows])))
+        loss = policy_loss(algorithm, own, *_beside(inputs, predicted))
         loss.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         for name, value in loss.parts.items():
             parts[name] = parts.get(name, 0.0) + float(value)
         health = loss.health if health is None else health + loss.health
-        tokens += rows.ids.numel()
+        tokens += layout.tokens
     return PolicyGradient(flat_gradient(model), parts, health, tokens)
+
+
+def _beside(inputs: LossInputs, said: Predicted) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What a model says, on the device of the loss."""
+    where = inputs.old_logprob.device
+    return said.logprob.to(where), None if said.entropy is None else said.entropy.to(where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +114,14 @@ def supervised_gradient(
     Axes: each example is one row of L tokens with a weight for each.
     """
     model.zero_grad(set_to_none=True)
-    lengths = np.array([len(example.tokens) for example in examples])
+    sequences = [example.tokens for example in examples]
+    targets = [np.flatnonzero(example.weight[1:]) + 1 for example in examples]
     total, action, count = 0.0, 0.0, 0
-    for piece in micro_batches(lengths, tokens=micro_tokens):
-        chosen = [examples[index] for index in piece]
-        targets = [np.flatnonzero(example.weight[1:]) + 1 for example in chosen]
-        weight = torch.from_numpy(np.concatenate([e.weight[t] for e, t in zip(chosen, targets, strict=True)]))
-        logprob = predict(model, rows_of([example.tokens for example in chosen], targets)).logprob
+    for rows, layout in lay_out(model, sequences, targets, tokens=micro_tokens):
+        weight = torch.from_numpy(
+            np.concatenate([examples[row].weight[targets[row]] for row in rows.tolist()])
+        )
+        logprob = predict(model, layout).logprob.to(weight.device)
         loss = -(weight * logprob).sum() / total_weight
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         imitated = weight == 1.0

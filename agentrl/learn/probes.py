@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from agentrl.learn.forward import Streams, micro_batches, predict
+from agentrl.learn.forward import Streams, predict
+from agentrl.learn.layout import lay_out
 from agentrl.trajectory.batch import ENTROPY, LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB
 
 if TYPE_CHECKING:
@@ -79,16 +80,14 @@ def measure(
     micro_tokens: int = MICRO_TOKENS,
 ) -> Measured:
     """Measure the sampled tokens of some streams: one share of a batch."""
-    packed = Streams.of(batch)
-    lengths = np.diff(packed.token_start)[streams]
+    every = Streams.of(batch)
     places = [np.zeros(0, np.int64)]
     found = [torch.zeros(2, 0)]
-    for piece in micro_batches(lengths, tokens=micro_tokens):
-        chosen = streams[piece]
-        places.append(packed.samples(chosen))
-        said = predict(model, packed.rows(chosen), temperature=temperature, entropy="measured")
+    for rows, layout in lay_out(model, *every.sequences(streams), tokens=micro_tokens):
+        places.append(every.samples(streams[rows]))
+        said = predict(model, layout, temperature=temperature, entropy="measured")
         spread = said.logprob if said.entropy is None else said.entropy
-        found.append(torch.stack([said.logprob, spread]))
+        found.append(torch.stack([said.logprob, spread]).cpu())
     logprob, spread_of = torch.cat(found, dim=1).float().numpy()
     return Measured(np.concatenate(places), logprob, spread_of)
 

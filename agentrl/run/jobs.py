@@ -127,9 +127,11 @@ def _light(batch: Batch) -> Batch:
 
 
 def _cut(crew: Crew, batch: Batch, streams: Index) -> list[Index]:
-    """Deal streams to the shards, long ones first, so that shares are equally heavy."""
+    """Deal streams to the shards: equal work, and streams that begin alike together."""
     import numpy as np
 
-    lengths = np.diff(batch.token_start[batch.stream_turn_start])[streams]
-    order = streams[np.argsort(-lengths, kind="stable")]
-    return [order[number :: crew.shards] for number in range(crew.shards)]
+    from agentrl.learn.forward import Streams
+    from agentrl.learn.tree import deal
+
+    shares = deal(Streams.of(batch).sequences(streams)[0], crew.shards)
+    return [streams[np.array(share, np.int64)] for share in shares]

@@ -81,6 +81,14 @@ class OptimizerSettings(Settings):
     final: Share = 1.0
 
 
+class WarmStartOptimizerSettings(OptimizerSettings):
+    """Muon, with the rates that train a small model from scratch; one of them may be set alone."""
+
+    kind: Literal["adamw", "muon"] = "muon"
+    learning_rate: Positive = 3e-3
+    final: Share = 0.05
+
+
 class WarmStartSettings(Settings):
     """Supervised training on the expert's turns of disturbed demonstrations.
 
@@ -96,9 +104,7 @@ class WarmStartSettings(Settings):
     batch: Count = 16
     observation_weight: Share = 0.15
     evaluate_every: Whole = 200
-    optimizer: OptimizerSettings = OptimizerSettings(
-        kind="muon", learning_rate=3e-3, matrix_learning_rate=0.02, final=0.05
-    )
+    optimizer: WarmStartOptimizerSettings = WarmStartOptimizerSettings()
 
 
 class ReinforcementSettings(Settings):

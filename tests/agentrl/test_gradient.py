@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from agentrl.credit.ledger import Ledger
 from agentrl.errors import AlgorithmError
+from agentrl.learn import layout
 from agentrl.learn.forward import Streams
 from agentrl.learn.gradient import (
     flat_gradient,
@@ -21,11 +23,13 @@ from agentrl.learn.gradient import (
     streams_with_loss,
     supervised_gradient,
 )
+from agentrl.learn.layout import reads_trees
 from agentrl.learn.learner import Learner
 from agentrl.learn.loss import prepare
 from agentrl.learn.optimizer import AdamW, Muon
 from agentrl.learn.probes import measure
 from agentrl.learn.supervised import Epochs, Example, example_of, total_weight
+from agentrl.learn.tree import cut, tree_of
 from agentrl.policy.base import Sampling
 from agentrl.policy.build import ModelShape, build_model, train_tokenizer
 from agentrl.policy.hf import HfPolicy
@@ -43,6 +47,7 @@ from agentrl.trajectory.batch import (
     SPAN,
     VALUE,
     Batch,
+    reward_component,
 )
 from agentrl.trajectory.pack import pack
 from agentrl.world import PlainText
@@ -73,7 +78,12 @@ def _measured(batch: Batch) -> Batch:
     sizes = {"N": batch.num_sampled, "S": batch.num_turns, "E": batch.num_trajectories}
     for column in (ENTROPY, VALUE, GOLD_LOGPROB, GOLD_LOGPROB_FINAL, SPAN):
         batch = batch.with_column(column, random.uniform(-1, 0, sizes[column.axis]).astype(np.float32))
-    return batch
+    batch = batch.with_column(reward_component("flawed"), np.zeros(batch.num_turns, np.float32))
+    # An untrained model never succeeds, and some recipes compare successes with failures.
+    some = (np.arange(batch.num_trajectories) % 3 == 0).astype(np.int8)
+    return Ledger().annotate(
+        replace(batch, success=some, reward=batch.reward + some[batch.trajectory_of_turn])
+    )
 
 
 def _collected(policy: HfPolicy, temperature: float) -> Batch:
@@ -133,9 +143,9 @@ def test_shares_and_micro_batches_add_up_to_the_batch(scene: Scene, name: str) -
     close(whole, gradient_of(scene, algorithm, shares=2, micro_tokens=150))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(("name", "tree"), [*((name, False) for name in names()), ("GRPO", True)])
 def test_positions_that_predict_nothing_sampled_get_exactly_zero(
-    scene: Scene, name: str, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, name: str, tree: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The hidden state of every position is watched; the head is the only reader of the last one.
     algorithm = replace(get(name).at(0.0), on_empty="skip")
@@ -151,22 +161,31 @@ def test_positions_that_predict_nothing_sampled_get_exactly_zero(
         watched.append(output.last_hidden_state)
         return output
 
+    assert reads_trees(scene.model)
     monkeypatch.setattr(base, "forward", watching)
+    monkeypatch.setattr(layout, "LEAST_SAVING", 1.0 if tree else 1e9)
     inputs = prepare(algorithm, scene.batch, algorithm.credit(scene.batch))
     every = np.arange(len(scene.batch.stream_turn_start) - 1)
     policy_gradient(scene.model, algorithm, scene.batch, inputs, every)
     packed = Streams.of(scene.batch)
     order = np.argsort(np.diff(packed.token_start), kind="stable")
+    sequences, targets = packed.sequences(every)
     (hidden,) = watched
     assert hidden.grad is not None
     live = torch.zeros(hidden.shape[:2], dtype=torch.bool)
-    for row, stream in enumerate(order):
-        begin, end = packed.sample_start[stream], packed.sample_start[stream + 1]
-        live[row, torch.from_numpy(packed.position[begin:end] - 1)] = True
+    if tree:
+        (piece,) = cut(sequences, tokens=10_000)
+        paths = tree_of([sequences[row] for row in piece.rows]).path
+        for row, path in zip(piece.rows, paths, strict=True):
+            live[0, path[targets[row] - 1]] = True
+        assert hidden.shape[1] < packed.token_start[-1]
+    else:
+        for row, stream in enumerate(order):
+            live[row, torch.from_numpy(targets[stream] - 1)] = True
+        # Every sampled token was read, and none but those.
+        assert int(live.sum()) == len(scene.batch.logprob)
     assert (hidden.grad[~live] == 0).all()
     assert (hidden.grad[live] != 0).any()
-    # Every sampled token was read, and none but those.
-    assert int(live.sum()) == len(scene.batch.logprob)
 
 
 def test_the_last_observation_of_a_stream_is_no_target_and_a_target_of_another_matters(scene: Scene) -> None:

@@ -84,9 +84,9 @@ def uniforms(key: tuple[int, ...], count: int) -> NDArray[np.float64]:
     >>> bool((uniforms((1, 2), 3) == uniforms((1, 2), 5)[:3]).all())
     True
     """
-    digest = hashlib.blake2b(repr(tuple(map(int, key))).encode(), digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-    return np.minimum(generator.random(count), LARGEST_UNIFORM)
+    bits = hashlib.shake_128(repr(tuple(map(int, key))).encode()).digest(8 * count)
+    whole = (np.frombuffer(bits, "<u8") >> np.uint64(11)).astype(np.float64)
+    return np.minimum(whole * 2.0**-53, LARGEST_UNIFORM)
 
 
 @torch.inference_mode()

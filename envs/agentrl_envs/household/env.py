@@ -111,17 +111,19 @@ class HouseholdEnv(TextEnv):
         return f"You act in a house by one command in each turn.\n{HELP}" if self.instructions else ""
 
     def observation_key(self) -> Hashable | None:
-        """Return the goal, the place in view as last seen, and what is in hand, as the agent knows them.
+        """Return the first observation, the place in view as last seen, and what is in hand.
 
+        All as the agent knows it; the first observation names the goal and the receptacles.
         Only texts that the agent has read count. "Nothing happens." changes none of it, so it makes no key.
         """
+        self._playing()
         belief = self._belief
         place = belief.location
         seen = belief.contents.get(place)
         in_view = tuple(sorted((thing, _conditions(belief, thing)) for thing in seen or ()))
         door = seen is None, place in belief.opened
         held = belief.holding, _conditions(belief, belief.holding)
-        return self._playing().task.goal.sentence, belief.receptacles, place, door, in_view, held
+        return self.task.prompt, place, door, in_view, held
 
     def state_key(self) -> State:
         """Return the simulator's exact state: privileged, for training only."""
