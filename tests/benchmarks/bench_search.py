@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.bench_search [documents]
 
-Equality first: every query must find the document that it names. CPU-seconds of this process, one thread; the cheapest
-of several repeats. `resident` is the process's memory, `peak` its high-water mark.
+Equality first: a search for a name must find the document about it. CPU-seconds of this process, one thread;
+the cheapest of several repeats. `resident` is the process's memory, `peak` its high-water mark.
 """
 
 from __future__ import annotations
@@ -102,9 +102,7 @@ def steps() -> None:
     whole = cheapest(lambda: [env.step(action) for action in actions], 20) / len(actions)
     bare = cheapest(lambda: [listed(env._find(name)) for name in names], 20) / len(names)
     print(f"steps of the small world: {1 / whole:,.0f} per CPU-second ({1e6 * whole:.0f} us)")
-    print(
-        f"of that search and listing {1e6 * bare:.0f} us; protocol, tools and bookkeeping {1e6 * (whole - bare):.0f} us"
-    )
+    print(f"of that search and listing {1e6 * bare:.0f} us; all else {1e6 * (whole - bare):.0f} us")
     resets = cheapest(
         lambda: [env.reset(seed=0, options={"split": "train", "index": index}) for index in range(64)], 3
     )
