@@ -259,6 +259,7 @@ class Episode:
             domain=str(self.info.get("domain", "")),
             task_type=str(self.info.get("task_type", task.type if task is not None else "")),
             policy=self.play.policy.name,
+            sandbox_tier=str(self.info.get("sandbox_tier", "")),
             metrics=cast("Mapping[str, float]", self.info.get("metrics", {})),
         )
 

@@ -83,7 +83,8 @@ class TextEnv(gymnasium.Env[str, str]):
     Reserved keys of `info`, all optional: `"success"` (bool, at the end), `"valid"` (bool, False when the
     action was refused), `"turn_kind"` (a `TurnKind`), `"rewards"` (named components of the reward),
     `"metrics"` (named numbers), `"tool_calls"` (tuple of `ToolCall`), `"results"` (of a turn with several
-    calls, what the agent reads of each), `"domain"` and `"task_type"` (labels).
+    calls, what the agent reads of each), `"domain"` and `"task_type"` (labels), `"sandbox_tier"` (how
+    strongly the agent's programs were held, from the step that ends the episode).
 
     Calling `step` before `reset` or after the episode ended raises `EnvironmentUsageError`, also for classes
     that override `step`.
