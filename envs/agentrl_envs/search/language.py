@@ -21,7 +21,7 @@ class Relation:
     Attributes:
         source, target: kinds of entities.
         noun: as in "the founder of Zorell Mills".
-        sentences: two ways to say it of `{s}`; the second names the subject by what it is.
+        sentences: two ways to say it of `{s}`; both name it, so that a search for it finds its own document.
     """
 
     source: int
@@ -31,17 +31,17 @@ class Relation:
 
 
 RELATIONS: Final = (
-    Relation(PERSON, TOWN, "birthplace", ("{s} was born in {o}.", "The place of birth is {o}.")),
-    Relation(PERSON, COMPANY, "employer", ("{s} works for {o}.", "The employer is {o}.")),
-    Relation(PERSON, PERSON, "teacher", ("{s} was a pupil of {o}.", "The teacher was {o}.")),
-    Relation(COMPANY, PERSON, "founder", ("{s} was founded by {o}.", "The founder was {o}.")),
-    Relation(COMPANY, TOWN, "seat", ("{s} has its seat in {o}.", "The head office stands in {o}.")),
-    Relation(TOWN, PERSON, "mayor", ("{s} is governed by {o}.", "The mayor is {o}.")),
-    Relation(TOWN, TOWN, "twin town", ("{s} is twinned with {o}.", "The twin town is {o}.")),
-    Relation(SCHOOL, PERSON, "rector", ("{s} is led by {o}.", "The rector is {o}.")),
-    Relation(SCHOOL, TOWN, "home town", ("{s} was built in {o}.", "The buildings stand in {o}.")),
-    Relation(BOOK, PERSON, "author", ("{s} was written by {o}.", "The author is {o}.")),
-    Relation(BOOK, COMPANY, "publisher", ("{s} was published by {o}.", "The publisher is {o}.")),
+    Relation(PERSON, TOWN, "birthplace", ("{s} was born in {o}.", "The place of birth of {s} is {o}.")),
+    Relation(PERSON, COMPANY, "employer", ("{s} works for {o}.", "The employer of {s} is {o}.")),
+    Relation(PERSON, PERSON, "teacher", ("{s} was a pupil of {o}.", "The teacher of {s} was {o}.")),
+    Relation(COMPANY, PERSON, "founder", ("{s} was founded by {o}.", "The founder of {s} is {o}.")),
+    Relation(COMPANY, TOWN, "seat", ("{s} has its seat in {o}.", "The head office of {s} stands in {o}.")),
+    Relation(TOWN, PERSON, "mayor", ("{s} is governed by {o}.", "The mayor of {s} is {o}.")),
+    Relation(TOWN, TOWN, "twin town", ("{s} is twinned with {o}.", "The twin town of {s} is {o}.")),
+    Relation(SCHOOL, PERSON, "rector", ("{s} is led by {o}.", "The rector of {s} is {o}.")),
+    Relation(SCHOOL, TOWN, "home town", ("{s} was built in {o}.", "The buildings of {s} stand in {o}.")),
+    Relation(BOOK, PERSON, "author", ("{s} was written by {o}.", "The author of {s} is {o}.")),
+    Relation(BOOK, COMPANY, "publisher", ("{s} was published by {o}.", "The publisher of {s} is {o}.")),
 )
 OF_KIND: Final = tuple(
     tuple(number for number, relation in enumerate(RELATIONS) if relation.source == kind)
@@ -102,9 +102,7 @@ def queries(noun: str, name: str) -> tuple[str, ...]:
 def read_value(noun: str, title: str, text: str) -> str | None:
     """Return what a document says about a relation of its subject, or None.
 
-    >>> read_value(
-    ...     "founder", "Zorell Mills", "Zorell Mills is a company of 20 workers. The founder was Mira Tolan."
-    ... )
+    >>> read_value("founder", "Zorell Mills", "The founder of Zorell Mills is Mira Tolan. It is old.")
     'Mira Tolan'
     """
     for sentence in _NOUNS[noun].sentences:

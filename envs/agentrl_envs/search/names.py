@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from agentrl_envs.search.language import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
 
 ONSETS: Final = tuple("b d f g k l m n p r s t v z br dr gr kr tr st".split())  # noqa: SIM905  # one line reads better
@@ -79,9 +80,33 @@ def pools_of(kind: int, names: int) -> Pools:
     return Pools(MOODS, words(FIRST_ENDINGS, math.ceil(wanted / len(MOODS))), before="The ")
 
 
+def word_numbers(kind: int, names: int, drawn: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n, 2) a number for each of the two words of names of a kind; equal words have equal numbers.
+
+    Args:
+        names: how many names of the kind there are; `drawn`: (n,) numbers of some of them.
+    """
+    lists = _LISTS[KINDS[kind]]
+    pair = np.divmod(drawn, len(pools_of(kind, names).second))
+    return np.stack(
+        [place * len(_SOURCES) + _SOURCES.index(lists[side]) for side, place in enumerate(pair)], axis=1
+    )
+
+
 def draw(kind: int, names: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """(names,) numbers of different names of a kind."""
     return rng.permutation(pools_of(kind, names).size)[:names]
+
+
+_SOURCES: Final = ("first", "last", "place", "quarter", "trade", "school", "mood")
+_LISTS: Final = {
+    "person": ("first", "last"),
+    "company": ("last", "trade"),
+    "town": ("quarter", "place"),
+    "school": ("place", "school"),
+    "book": ("mood", "first"),
+}
+"""Which word lists the names of a kind combine; all kinds read a list from its beginning."""
 
 
 @functools.lru_cache(maxsize=64)

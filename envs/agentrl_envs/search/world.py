@@ -17,7 +17,7 @@ from agentrl_envs.search.language import (
     TRADES,
     question_text,
 )
-from agentrl_envs.search.names import draw, pools_of
+from agentrl_envs.search.names import draw, pools_of, word_numbers
 from agentrl_envs.search.questions import Question
 from agentrl_envs.search.settings import SPLITS
 from agentrl_tools.search.corpus import Corpus, Document
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from agentrl_envs.search.language import Relation
     from agentrl_envs.search.settings import SearchSettings
 
 _DRAWS: Final = 200
@@ -70,10 +71,9 @@ class World:
         name, kind, style = self.name(entity), self.kind(entity), self.style[entity]
         count = 10 * (1 + int(style[0]))
         intro = INTRODUCTIONS[kind].format(s=name, trade=TRADES[style[0] % len(TRADES)], count=count)
-        # The first fact names its subject, so that a search for a name finds the document about it.
         facts = [
             RELATIONS[relation]
-            .sentences[style[1 + place] % 2 if place else 0]
+            .sentences[style[1 + place] % 2]
             .format(s=name, o=self.name(self.value(entity, relation)))
             for place, relation in enumerate(OF_KIND[kind])
         ]
@@ -110,12 +110,34 @@ def make_world(settings: SearchSettings, split: str, number: int) -> World:
     sizes[0] += settings.documents - sizes.sum()
     start = np.concatenate([[0], np.cumsum(sizes)])
     names = np.concatenate([draw(kind, int(size), rng) for kind, size in enumerate(sizes)])
-    values = tuple(
-        start[relation.target] + rng.integers(sizes[relation.target], size=sizes[relation.source])
-        for relation in RELATIONS
+    words = np.concatenate(
+        [
+            word_numbers(kind, int(size), names[start[kind] : start[kind + 1]])
+            for kind, size in enumerate(sizes)
+        ]
     )
+    values = tuple(_drawn(relation, start, words, rng) for relation in RELATIONS)
     style = rng.integers(256, size=(settings.documents, 6), dtype=np.uint8)
     return World(start, names, values, style)
+
+
+def _drawn(
+    relation: Relation, start: NDArray[np.int64], words: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """(n,) what a relation gives each entity of its source kind: no name shares a word with its own.
+
+    Otherwise the document about Fola Borler, a pupil of Fola Foman who works for Foman Glass, would say
+    "Fola" and "Foman" as often as the document about Fola Foman.
+    """
+    own = words[start[relation.source] : start[relation.source + 1]]
+    low, high = int(start[relation.target]), int(start[relation.target + 1])
+    found = rng.integers(low, high, size=len(own))
+    for _ in range(_DRAWS):
+        shared = (own[:, :, None] == words[found][:, None, :]).any(axis=(1, 2))
+        if not shared.any():
+            break
+        found[shared] = rng.integers(low, high, size=int(shared.sum()))
+    return found
 
 
 @functools.lru_cache(maxsize=4)
