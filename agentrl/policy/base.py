@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 Finish: TypeAlias = Literal["stop", "length", "context", "invalid"]
 
 
+class Player(Protocol):
+    """A scripted player of one episode; see `agentrl.world.env.Expert`."""
+
+    def act(self) -> str:
+        """Choose the next action."""
+        ...
+
+    def observe(self, command: str, feedback: str) -> None:
+        """Learn what an action gave."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How a turn is drawn. `temperature=0` is greedy; `max_tokens` bounds one turn's sampled tokens."""
@@ -36,6 +48,10 @@ def _nothing_admissible() -> None:
     return None
 
 
+def _no_expert(observation: str) -> None:
+    del observation
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One turn asked of a policy.
@@ -49,6 +65,7 @@ class Request:
         tools: JSON schemas of the world's tools, for a server that makes tool calls of its own; empty where
             the protocol writes them as text.
         admissible: gives the environment's admissible commands or None; for checks and random play only.
+        expert: makes the environment's own player of this episode from its first observation, or None.
     """
 
     trajectory: str
@@ -61,6 +78,7 @@ class Request:
     key: tuple[int, ...] = (0,)
     tools: tuple[Mapping[str, object], ...] = ()
     admissible: Callable[[], Sequence[str] | None] = _nothing_admissible
+    expert: Callable[[str], Player | None] = _no_expert
 
 
 @dataclass(frozen=True, slots=True)

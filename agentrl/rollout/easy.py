@@ -15,7 +15,6 @@ from agentrl.rollout.collect import collect as collect_on
 from agentrl.rollout.episode import Play
 from agentrl.rollout.limits import Limits
 from agentrl.world.env import AsyncTextEnv, TextEnv
-from agentrl.world.protocol import PlainText
 from agentrl.world.registry import make_any
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def collect(  # noqa: PLR0913  # one door with a default for everything but the 
     if size is not None and max(indices, default=0) >= size:
         raise ConfigError(f"split {split!r} has {size} tasks; task {max(indices)} is outside. Ask for fewer.")
     protocol = protocol or default_protocol(first)
-    play = Play(_policy(policy, first, protocol), protocol, sampling, limits, _name(env, first), terms or {})
+    play = Play(_policy(policy), protocol, sampling, limits, _name(env, first), terms or {})
     stock = Stock(factory)
     stock.put_back(first)
     try:
@@ -104,21 +103,19 @@ def _factory(env: World) -> Callable[[], AnyEnv]:
     return env
 
 
-def _policy(policy: Policy | str, env: AnyEnv, protocol: Protocol) -> Policy:
+def _policy(policy: Policy | str) -> Policy:
     if not isinstance(policy, str):
         return policy
     if policy == "random":
         return RandomPolicy()
-    if policy == "expert" and isinstance(env, TextEnv):
-        env.protocol = protocol.for_tools(env.toolbox.tools)
-        return ExpertPolicy(env.expert)
+    if policy == "expert":
+        return ExpertPolicy()
     raise PolicyError(f"{policy!r} names no policy here; give a policy object, 'random' or 'expert'.")
 
 
 def default_protocol(env: AnyEnv) -> Protocol:
-    """Return plain text for an environment that defines its own `step`, else the environment's protocol."""
-    own_step = isinstance(env, TextEnv) and type(env).step is not TextEnv.step
-    return PlainText() if own_step else env.protocol
+    """Return the protocol that an environment reads by itself."""
+    return env.default_protocol() if isinstance(env, TextEnv) else env.protocol
 
 
 def _name(env: World, made: AnyEnv) -> str:

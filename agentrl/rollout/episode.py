@@ -151,6 +151,7 @@ class Episode:
             key=self.assignment.key(len(self.turns)),
             tools=self.stage.schemas(),
             admissible=self.stage.admissible,
+            expert=self.stage.expert,
         )
         begin = time.perf_counter()
         seconds = self.play.limits.step_seconds

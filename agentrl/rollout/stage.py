@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from agentrl.rollout.assignment import Assignment
-    from agentrl.world.env import AsyncTextEnv, StepResult, TextEnv
+    from agentrl.world.env import AsyncTextEnv, Expert, StepResult, TextEnv
     from agentrl.world.protocol import Protocol
     from agentrl.world.terms import Terms
     from agentrl.world.tool import Toolbox
@@ -101,6 +101,13 @@ class Stage:
     def admissible(self) -> Sequence[str] | None:
         """The environment's admissible commands, or None."""
         return None if self.env is None else self._hook("admissible", self.env.admissible)
+
+    def expert(self, observation: str) -> Expert | None:
+        """The environment's own player of this episode, or None."""
+        begin = getattr(self.env, "expert", None)
+        if begin is None:
+            return None
+        return self._hook("expert", lambda: cast("Expert | None", begin(observation)))
 
     def keys(self) -> Keys:
         """Digests of what the agent has seen and of the true state."""

@@ -117,9 +117,7 @@ class Shard:
         if actor == "random":
             return RandomPolicy()
         if actor == "expert":
-            env = make(self.environment.id, **self.environment.kwargs)
-            env.protocol = self.protocol.for_tools(env.toolbox.tools)
-            return ExpertPolicy(env.expert)
+            return ExpertPolicy()
         if self.policy is None:
             raise RuntimeError("this shard has no model")  # a defect of the caller
         self.policy.refresh()

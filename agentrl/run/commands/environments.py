@@ -174,7 +174,7 @@ class _Made:
 
 
 def arguments_of(given: tuple[str, ...]) -> dict[str, object]:
-    """Return constructor arguments that were written as name=value."""
+    """Return constructor arguments from `name=value`. Raises `ConfigError` for what cannot be read."""
     from agentrl.config import apply_override
 
     arguments: dict[str, object] = {}
