@@ -28,12 +28,17 @@ class Player(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a turn is drawn. `temperature=0` is greedy; `max_tokens` bounds one turn's sampled tokens."""
+    """How a turn is drawn. `temperature=0` is greedy; `max_tokens` bounds one turn's sampled tokens.
+
+    `entropy` asks for the entropy of each token's distribution, as the token measure "entropy", of policies
+    that can tell.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 64
     stop_strings: tuple[str, ...] = ()
+    entropy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

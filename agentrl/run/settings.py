@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from agentrl.config import Settings
 from agentrl.world.terms import Terms
@@ -110,7 +110,8 @@ class WarmStartSettings(Settings):
 class ReinforcementSettings(Settings):
     """The reinforcement phase; `algorithm` names a recipe or "module:NAME".
 
-    `optimizer` replaces the algorithm's own where it is given.
+    `optimizer` replaces the algorithm's own where it is given, and `plan` slots of its plan, for example
+    `plan.brancher = { part = "Expand", trees = 2 }`; see `agentrl.run.slots.with_slots`.
     """
 
     algorithm: str = "GIGPO"
@@ -120,6 +121,7 @@ class ReinforcementSettings(Settings):
     temperature: Positive = 1.0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     optimizer: OptimizerSettings | None = None
+    plan: dict[str, JsonValue] = Field(default_factory=dict)
     evaluate_every: Whole = 20
     first_task: Whole = 1_000_000
     most_invalid: Share = 0.1

@@ -195,8 +195,9 @@ def test_top_p_keeps_the_nucleus_and_renormalises() -> None:
     logits = torch.log(torch.tensor([[0.05, 0.5, 0.15, 0.3]])).repeat(1000, 1)
     count = len(logits)
     noise, ones = (np.arange(count) + 0.5) / count, np.ones(count)
-    tokens, logprobs, finite = draw(logits, noise, ones, 0.7 * ones)
-    assert finite.all()
+    drawn = draw(logits, noise, ones, 0.7 * ones)
+    tokens, logprobs = drawn.tokens, drawn.logprobs
+    assert drawn.finite.all()
     assert set(tokens.tolist()) == {1, 3}
     assert (tokens == 1).sum() == 625
     expected = np.where(tokens == 1, np.log(0.625), np.log(0.375))
@@ -206,19 +207,17 @@ def test_top_p_keeps_the_nucleus_and_renormalises() -> None:
 def test_temperature_divides_the_logits() -> None:
     # Probabilities (.2, .8) at temperature .5 are squared: (.04, .64) / .68.
     logits = torch.log(torch.tensor([[0.2, 0.8], [0.2, 0.8]]))
-    tokens, logprobs, _ = draw(logits, np.array([0.05, 0.06]), np.array([0.5, 0.5]), np.ones(2))
-    assert tokens.tolist() == [0, 1]
-    np.testing.assert_allclose(np.exp(logprobs), [0.04 / 0.68, 0.64 / 0.68], atol=1e-6)
+    drawn = draw(logits, np.array([0.05, 0.06]), np.array([0.5, 0.5]), np.ones(2))
+    assert drawn.tokens.tolist() == [0, 1]
+    np.testing.assert_allclose(np.exp(drawn.logprobs), [0.04 / 0.68, 0.64 / 0.68], atol=1e-6)
 
 
 def test_impossible_tokens_are_never_drawn() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]] * 2)
-    tokens, logprobs, finite = draw(
-        logits, uniforms((1,), 2) * 0 + [0.0, 1.0 - 2.0**-40], np.ones(2), np.ones(2)
-    )
-    assert tokens.tolist() == [1, 1]
-    assert logprobs.tolist() == [0.0, 0.0]
-    assert finite.all()
+    drawn = draw(logits, uniforms((1,), 2) * 0 + [0.0, 1.0 - 2.0**-40], np.ones(2), np.ones(2))
+    assert drawn.tokens.tolist() == [1, 1]
+    assert drawn.logprobs.tolist() == [0.0, 0.0]
+    assert drawn.finite.all()
 
 
 def test_greedy_takes_the_likeliest_token(model: PreTrainedModel, kind: str) -> None:
