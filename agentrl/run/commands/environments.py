@@ -194,7 +194,7 @@ def arguments_of(given: tuple[str, ...]) -> dict[str, object]:
     arguments: dict[str, object] = {}
     for item in given:
         if "=" not in item:
-            raise ConfigError(f"an argument of an environment has the form name=value; got {item!r}.")
+            raise ConfigError(f"an argument has the form name=value; got {item!r}.")
         apply_override(arguments, item)
     return arguments
 
