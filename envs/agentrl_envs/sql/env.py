@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from agentrl.errors import ConfigError, EnvironmentFault, did_you_mean
 from agentrl.sandbox.graders.queries import RULES, QueryGrader, suspicious

@@ -20,7 +20,7 @@ class Seen:
     """Names as they were read from the schema, and values as a query showed them."""
 
     def __init__(self, schema: str) -> None:
-        self._tables = {
+        self._tables: dict[str, list[str]] = {
             name: [column.split()[0] for column in columns.split(", ")]
             for name, columns in _TABLE.findall(schema)
         }
@@ -86,7 +86,7 @@ class SqlExpert:
             self._asked = "values"
             return self._protocol.write("sql", {"query": looked_up})
         self._asked = "answer"
-        query: str = self._kind.query(self._seen, self._holes)
+        query = self._kind.query(self._seen, self._holes)
         return self._protocol.write_answer(query)
 
     def observe(self, command: str, feedback: str) -> None:
