@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from agentrl.errors import RunDirectoryError
 from agentrl.learn.checkpoint import clean, is_whole, newest, set_aside, write_checkpoint
 from agentrl.learn.learner import Learner
+from agentrl.plan import groups_of
 from agentrl.policy.load import load_model, load_weights, save_model
 from agentrl.run.crew import Crew, Recipe
 from agentrl.run.start import demonstrations_of, make_start
 from agentrl.run.state import RunState
-from agentrl.trajectory.store import JournalWriter
+from agentrl.trajectory.store import JournalWriter, read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from agentrl.learn.checkpoint import Found
     from agentrl.learn.optimizer import Optimizer
     from agentrl.learn.supervised import Example
+    from agentrl.plan import Group
     from agentrl.policy.render import Renderer
     from agentrl.run.directory import RunDirectory
     from agentrl.run.progress import Progress
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 JOURNAL = "trajectories/rl.jsonl.zst"
+SHELF = "replay.jsonl.zst"
 GROWING = ("metrics.jsonl", "samples.jsonl", JOURNAL)
 
 
@@ -47,7 +50,7 @@ class Interrupted(Exception):  # control flow: the run stopped where it can be r
 
 @dataclass
 class Bench:
-    """A run at work."""
+    """A run at work; `shelf` holds the groups that a plan may replay."""
 
     settings: TrainSettings
     algorithm: Algorithm
@@ -60,6 +63,7 @@ class Bench:
     state: RunState = field(default_factory=RunState)
     learner: Learner | None = None
     stopping: bool = False
+    shelf: tuple[Group, ...] = ()
     _begun: float = field(default_factory=time.monotonic)
     _restored: dict[str, object] | None = None
     _journal: JournalWriter | None = None
@@ -129,6 +133,9 @@ class Bench:
             if self.learner is not None:
                 torch.save(self.learner.state(), folder / "optimizer.pt")
             state.save(folder / "state.json")
+            if self.shelf:
+                with JournalWriter(folder / SHELF) as shelf:
+                    shelf.append([item for group in self.shelf for item in group])
 
         path = write_checkpoint(self.directory.checkpoints, name or state.name, fill)
         if not name:
@@ -162,6 +169,8 @@ class Bench:
         self.state = RunState.read(found.path / "state.json")
         optimizer = found.path / "optimizer.pt"
         self._restored = torch.load(optimizer, weights_only=True) if optimizer.exists() else None
+        if (found.path / SHELF).exists():
+            self.shelf = tuple(groups_of(read_journal(found.path / SHELF).trajectories))
         for file, size in self.state.sizes.items():
             self.directory.cut(file, size)
         return found.damaged
@@ -214,7 +223,7 @@ def open_bench(
     if not (start / "config.json").exists():
         make_start(settings, demonstrations, start)
     model, renderer = load_model(str(start), settings.model.renderer)
-    recipe = Recipe(settings.environment, settings.limits, settings.model, start)
+    recipe = Recipe(settings.environment, settings.limits, settings.model, start, algorithm.plan.memory)
     from agentrl.learn.supervised import example_of
 
     weight = settings.warm_start.observation_weight

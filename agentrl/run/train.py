@@ -20,6 +20,7 @@ from agentrl.run.progress import SilentProgress
 from agentrl.run.reinforce import reinforce
 from agentrl.run.settings import TrainSettings
 from agentrl.run.shard import Task
+from agentrl.run.slots import with_slots
 from agentrl.run.start import warm_start_folder
 from agentrl.run.statistics import paired_difference
 from agentrl.run.supervise import Budget, optimizer_of, supervise
@@ -211,9 +212,10 @@ def _paired(before: Verdict, after: Verdict) -> dict[str, object]:
 
 
 def _in_effect(algorithm: Algorithm, settings: TrainSettings) -> Algorithm:
-    """The algorithm with the optimizer of the settings, where they name one."""
-    own = settings.rl.optimizer
-    return algorithm if own is None else replace(algorithm, optimizer=optimizer_of(own))
+    """The algorithm with the optimizer and the slots of its plan that the settings name."""
+    own, slots = settings.rl.optimizer, settings.rl.plan
+    chosen = algorithm if own is None else replace(algorithm, optimizer=optimizer_of(own))
+    return replace(chosen, plan=with_slots(chosen.plan, slots)) if slots else chosen
 
 
 def _fresh(settings: TrainSettings, algorithm: Algorithm, out: Path | None) -> RunDirectory:
