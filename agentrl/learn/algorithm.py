@@ -18,6 +18,7 @@ from agentrl.credit.part import Description, Printed, name_of, rebuild, resolve
 from agentrl.credit.part import describe as describe_part
 from agentrl.credit.reward import Reward, environment_reward
 from agentrl.errors import AlgorithmError
+from agentrl.learn.critic import Critic
 from agentrl.learn.average import Average, CreditAverage, token_mean
 from agentrl.learn.optimizer import AdamW, Optimizer
 from agentrl.learn.ratio import Ratio, token_ratio
@@ -82,7 +83,7 @@ class Algorithm(Printed):
     Attributes:
         reward, keep, advantage: credit, numpy; see `agentrl.credit`.
         token_weight, ratio, surrogate, average, penalties: the loss.
-        optimizer: what steps on it; `epochs`: passes over each batch; `minibatches`: optimizer steps in each
+        optimizer: what steps on it; `critic`: how the values are learnt that the advantage reads; `epochs`: passes over each batch; `minibatches`: optimizer steps in each
             pass, every one on its own share of the trajectories.
         on_empty: whether a batch of which the filter keeps nothing is an error or skipped.
     """
@@ -96,6 +97,7 @@ class Algorithm(Printed):
     average: Average | CreditAverage = token_mean
     penalties: tuple[Penalty, ...] = ()
     optimizer: Optimizer = AdamW()  # noqa: RUF009  # frozen
+    critic: Critic | None = None
     epochs: int = 1
     minibatches: int = 1
     on_empty: Literal["raise", "skip"] = "raise"

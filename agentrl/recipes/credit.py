@@ -45,6 +45,7 @@ from agentrl.credit.tree import (
     shared_turn,
 )
 from agentrl.learn.average import turn_mean
+from agentrl.learn.critic import Critic
 from agentrl.learn.ratio import turn_ratio
 from agentrl.learn.surrogate import Clip
 from agentrl.recipes.about import COMMON, About
@@ -59,9 +60,11 @@ HGPO = replace(GRPO, advantage=NestedHistory(PlusRow(Return(0.95), InvalidPenalt
 IGPO = replace(GRPO, advantage=InformationGain())
 IGPO_JOINT = replace(GRPO, advantage=InformationGain(pool="joint"))
 MT_GRPO = replace(GRPO, advantage=Relative(last_reward) + 1.0 * FirstTurns(Relative(turn_reward, same_turn)))
-TURN_PPO = replace(GRPO, advantage=TurnGae(0.99, 0.9), ratio=turn_ratio, average=turn_mean)
-BI_LEVEL_GAE = replace(GRPO, advantage=BiLevelGae())
-POAD = replace(GRPO, advantage=TokenGae(1.0, 0.95, 0.95))
+TURN_PPO = replace(
+    GRPO, advantage=TurnGae(0.99, 0.9), critic=Critic(), ratio=turn_ratio, average=turn_mean
+)
+BI_LEVEL_GAE = replace(GRPO, advantage=BiLevelGae(), critic=Critic())
+POAD = replace(GRPO, advantage=TokenGae(1.0, 0.95, 0.95), critic=Critic())
 TEMPO = replace(GRPO, advantage=Relative(scale=one) + 1.0 * PlaceDifference(SamePast()))
 SALT = replace(GRPO, advantage=MeanAmong(Relative(), same_step))
 TREE_GRPO = replace(GRPO, advantage=Relative() + 1.0 * Relative(peers=same_tree))

@@ -54,6 +54,7 @@ class Episode:
     tokens: int = 0
     closed: bool = True
     info: Mapping[str, object] = field(default_factory=dict)
+    gold: str | None = None
 
     @property
     def assignment(self) -> Assignment:
@@ -82,6 +83,7 @@ class Episode:
 
     async def _play(self) -> Trajectory | Invalid:
         observation = self._cut(await self.stage.open())
+        self.gold = self.stage.gold()
         self._tell_system()
         while True:
             prompt = self._prompt(observation)
@@ -260,6 +262,7 @@ class Episode:
             task_type=str(self.info.get("task_type", task.type if task is not None else "")),
             policy=self.play.policy.name,
             metrics=cast("Mapping[str, float]", self.info.get("metrics", {})),
+            gold=self.gold,
         )
 
     def _invalid(self, reason: InvalidReason, detail: str) -> Invalid:
