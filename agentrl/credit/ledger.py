@@ -21,20 +21,31 @@ if TYPE_CHECKING:
     Floats: TypeAlias = NDArray[np.float32]
 
 PAST_MEAN = Column("past_mean", "E", "agentrl.credit.ledger.Ledger.annotate")
+LEAST_CALLS = Column("least_calls", "E", "agentrl.credit.ledger.Ledger.annotate")
+ROLE_BASELINE = Column("role_baseline", "S", "agentrl.credit.ledger.Ledger.annotate")
 
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """One task so far: attempts, known successes, and the running mean of its episode rewards."""
+    """One task so far: attempts, known successes, the running mean of its episode rewards.
+
+    `least_calls` is the smallest number of tool calls of any success, None before the first.
+    """
 
     attempts: int = 0
     successes: int = 0
     mean_reward: float = 0.0
+    least_calls: int | None = None
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Records by task. `decay` is the weight of the past in each task's running mean.
+    """Records by task, and running means by role.
+
+    Attributes:
+        decay: weight of the past in a task's running mean, at each batch.
+        roles: running mean of what each role of each domain earned in a trajectory, by `role_key`;
+            `role_decay` is the weight of the past at each trajectory (RAE of SPIRAL, arXiv 2506.24119).
 
     >>> from agentrl.trajectory.batch import Batch
     >>> batch = Batch.from_arrays(
@@ -42,12 +53,14 @@ class Ledger:
     ... )
     >>> ledger = Ledger().record(batch)
     >>> ledger.tasks["a"], ledger.pass_rate("a"), ledger.pass_rate("new")
-    (TaskRecord(attempts=2, successes=1, mean_reward=0.5), 0.5, None)
+    (TaskRecord(attempts=2, successes=1, mean_reward=0.5, least_calls=0), 0.5, None)
     """
 
     decay: float = 0.9
     batches: int = 0
     tasks: Mapping[str, TaskRecord] = field(default_factory=dict)
+    roles: Mapping[str, float] = field(default_factory=dict)
+    role_decay: float = 0.95
 
     def record(self, batch: Batch) -> Ledger:
         """Return the ledger after one more batch; this one is unchanged."""
@@ -55,18 +68,39 @@ class Ledger:
         attempts = np.bincount(task, minlength=len(names))
         successes = np.bincount(task, batch.success == 1, len(names)).astype(int)
         means = np.bincount(task, batch.episode_reward, len(names)) / np.maximum(attempts, 1)
+        least = _least_calls(batch, task, len(names))
         updated = {
-            str(name): self._after(str(name), int(attempts[row]), int(successes[row]), float(means[row]))
+            str(name): self._after(
+                str(name), TaskRecord(int(attempts[row]), int(successes[row]), float(means[row]), least[row])
+            )
             for row, name in enumerate(names)
         }
-        return replace(self, batches=self.batches + 1, tasks={**self.tasks, **updated})
+        roles = {**self.roles, **self._roles_after(batch)}
+        return replace(self, batches=self.batches + 1, tasks={**self.tasks, **updated}, roles=roles)
 
-    def _after(self, task: str, attempts: int, successes: int, mean: float) -> TaskRecord:
+    def _after(self, task: str, new: TaskRecord) -> TaskRecord:
         old = self.tasks.get(task)
         if old is None:
-            return TaskRecord(attempts, successes, mean)
-        running = self.decay * old.mean_reward + (1 - self.decay) * mean
-        return TaskRecord(old.attempts + attempts, old.successes + successes, running)
+            return new
+        known = [calls for calls in (old.least_calls, new.least_calls) if calls is not None]
+        return TaskRecord(
+            old.attempts + new.attempts,
+            old.successes + new.successes,
+            self.decay * old.mean_reward + (1 - self.decay) * new.mean_reward,
+            min(known, default=None),
+        )
+
+    def _roles_after(self, batch: Batch) -> dict[str, float]:
+        """Move each role's mean towards that of the batch, as far as its trajectories would one by one."""
+        keys, pair, _ = role_totals(batch)
+        played = np.unique(pair * max(batch.num_trajectories, 1) + batch.trajectory_of_turn)
+        count = np.bincount(played // max(batch.num_trajectories, 1), minlength=len(keys))
+        mean = np.bincount(pair, batch.reward, len(keys)) / np.maximum(count, 1)
+        past = self.role_decay**count
+        return {
+            key: float(past[i] * self.roles.get(key, 0.0) + (1 - past[i]) * mean[i])
+            for i, key in enumerate(keys)
+        }
 
     def pass_rate(self, task: str) -> float | None:
         """Return the share of attempts that succeeded, or None for a task never tried."""
@@ -80,8 +114,16 @@ class Ledger:
         )
 
     def annotate(self, batch: Batch) -> Batch:
-        """Return the batch with the column `PAST_MEAN`, which credit parts read."""
-        return batch.with_column(PAST_MEAN, self.past_mean(batch))
+        """Return the batch with `PAST_MEAN`, `LEAST_CALLS` and `ROLE_BASELINE`, which credit parts read."""
+        records = [self.tasks.get(str(task), TaskRecord()).least_calls for task in batch.task]
+        least = np.array([np.nan if calls is None else calls for calls in records], np.float32)
+        keys, pair, _ = role_totals(batch)
+        mean = np.array([self.roles.get(key, 0.0) for key in keys] or [0.0], np.float32)
+        return (
+            batch.with_column(PAST_MEAN, self.past_mean(batch))
+            .with_column(LEAST_CALLS, least)
+            .with_column(ROLE_BASELINE, mean[pair])
+        )
 
     def to_json(self) -> str:
         """Return the ledger as JSON, tasks in order, so equal ledgers give equal bytes."""
@@ -93,8 +135,37 @@ class Ledger:
         try:
             data = json.loads(text)
             tasks = {name: TaskRecord(**record) for name, record in data["tasks"].items()}
-            return cls(float(data["decay"]), int(data["batches"]), tasks)
+            roles = {str(name): float(mean) for name, mean in data.get("roles", {}).items()}
+            decay = float(data.get("role_decay", cls.role_decay))
+            return cls(float(data["decay"]), int(data["batches"]), tasks, roles, decay)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AlgorithmError(
                 f"this is not a ledger ({error}); give the text that Ledger.to_json wrote."
             ) from error
+
+
+def role_totals(batch: Batch) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
+    """Return the roles of all domains, (S,) which one acts, and (S,) what it earned in the trajectory.
+
+    >>> from agentrl.trajectory.batch import Batch
+    >>> batch = Batch.from_arrays(
+    ...     group=[0], turns_per_trajectory=[3], reward=[1, 5, 2], role=["x", "o", "x"], domain=["xo"]
+    ... )
+    >>> keys, role, earned = role_totals(batch)
+    >>> keys, role.tolist(), earned.tolist()
+    (['xo/o', 'xo/x'], [1, 0, 1], [3.0, 5.0, 3.0])
+    """
+    names = np.char.add(np.char.add(batch.domain[batch.trajectory_of_turn], "/"), batch.role)
+    keys, pair = np.unique(names, return_inverse=True)
+    place = pair * max(batch.num_trajectories, 1) + batch.trajectory_of_turn
+    earned = np.bincount(place, batch.reward, max(len(keys), 1) * max(batch.num_trajectories, 1))
+    return [str(key) for key in keys], pair.astype(np.int64), np.asarray(earned[place], np.float64)
+
+
+def _least_calls(batch: Batch, task: NDArray[np.intp], tasks: int) -> list[int | None]:
+    """Fewest tool calls of a success of each task."""
+    calls = np.bincount(batch.trajectory_of_turn, batch.tool_calls, batch.num_trajectories)
+    least = np.full(tasks, np.inf)
+    won = batch.success == 1
+    np.minimum.at(least, task[won], calls[won])
+    return [int(figure) if np.isfinite(figure) else None for figure in least]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from agentrl.credit.advantage import Advantage, Composable, Pool, mean, median, sum_by
+from agentrl.credit.ledger import ROLE_BASELINE
 from agentrl.credit.part import Number, Printed, fixed
 from agentrl.credit.sequence import last_turns
 
@@ -50,6 +51,17 @@ def last_reward(batch: Batch, reward: Floats, /) -> Floats:
     ends = last_turns(batch)
     result[batch.trajectory_of_turn[ends]] = reward[ends]
     return result[batch.trajectory_of_turn]
+
+
+def over_role_baseline(batch: Batch, reward: Floats, /) -> Floats:
+    """What the turn's role earned in the trajectory, minus the ledger's running mean of that role.
+
+    The term of RAE, role-conditioned advantage estimation of SPIRAL (arXiv 2506.24119).
+    """
+    earned = batch.trajectory_of_turn.astype(np.int64) * (int(batch.num_turns) + 1)
+    _, pair = np.unique(earned + np.unique(batch.role, return_inverse=True)[1], return_inverse=True)
+    total = sum_by(pair, reward, int(pair.max(initial=-1)) + 1)
+    return np.asarray(total[pair] - batch[ROLE_BASELINE])
 
 
 @dataclass(frozen=True, repr=False)

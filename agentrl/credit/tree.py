@@ -88,6 +88,16 @@ def same_tree(batch: Batch, /) -> Ids:
     return root[batch.trajectory_of_turn]
 
 
+def same_fork(batch: Batch, /) -> Ids:
+    """Turns of branches that left the same parent at the same turn; those without a parent, of one group.
+
+    So recovery rollouts are compared with each other and not with the attempt that failed: Fission-GRPO.
+    """
+    parent, turn = batch.parent.astype(np.int64), batch.branch_turn.astype(np.int64)
+    first = np.where(parent >= 0, parent, -1 - batch.group.astype(np.int64))
+    return number_pairs(first, np.where(parent >= 0, turn, 0))[batch.trajectory_of_turn]
+
+
 def _parents_first(batch: Batch) -> list[int]:
     """Order the trajectories so that each follows its parent."""
     order: list[int] = []

@@ -7,14 +7,14 @@ compare and pickle without it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from agentrl.credit.advantage import Advantage, Relative, Sum
 from agentrl.credit.critic import TokenAdvantage
 from agentrl.credit.keep import Keep, Kept, keep_all
-from agentrl.credit.part import Description, Printed, name_of, rebuild, resolve
+from agentrl.credit.part import Description, Number, Printed, name_of, rebuild, resolve
 from agentrl.credit.part import describe as describe_part
 from agentrl.credit.reward import Reward, environment_reward
 from agentrl.errors import AlgorithmError
@@ -85,6 +85,7 @@ class Algorithm(Printed):
         token_weight, ratio, surrogate, average, penalties: the loss.
         optimizer: what steps on it; `critic`: how the values are learnt that the advantage reads; `epochs`: passes over each batch; `minibatches`: optimizer steps in each
             pass, every one on its own share of the trajectories.
+        turn_limit: most turns of a rollout, below the run's own limit; a schedule widens it.
         on_empty: whether a batch of which the filter keeps nothing is an error or skipped.
     """
 
@@ -100,6 +101,7 @@ class Algorithm(Printed):
     critic: Critic | None = None
     epochs: int = 1
     minibatches: int = 1
+    turn_limit: Number | None = None
     on_empty: Literal["raise", "skip"] = "raise"
 
     def __post_init__(self) -> None:
@@ -113,8 +115,16 @@ class Algorithm(Printed):
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What the penalties read besides log-probabilities."""
-        return tuple(sorted({need for penalty in self.penalties for need in penalty.needs}))
+        """What penalties and advantage read besides log-probabilities."""
+        found = {need for penalty in self.penalties for need in penalty.needs}
+        if isinstance(self.advantage, Needy):
+            found |= set(self.advantage.needs)
+        return tuple(sorted(found))
+
+    @property
+    def reads_current(self) -> bool:
+        """Whether credit depends on the policy as it is now, so that each optimizer step computes it anew."""
+        return isinstance(self.advantage, ReadsCurrent) and self.advantage.reads_current
 
     def credit(self, batch: Batch) -> Credit:
         """Return the advantages of a batch.
@@ -142,6 +152,23 @@ class Algorithm(Printed):
                 "learn from. Loosen the filter, sample more rollouts per task, or set on_empty='skip'."
             )
         return credit
+
+
+@runtime_checkable
+class Needy(Protocol):
+    """A part that names figures which a run must measure before credit."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Names of the figures."""
+        ...
+
+
+@runtime_checkable
+class ReadsCurrent(Protocol):
+    """An advantage that reads the column `CURRENT_LOGPROB`."""
+
+    reads_current: bool
 
 
 def describe(algorithm: Algorithm) -> dict[str, Description]:

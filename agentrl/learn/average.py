@@ -55,6 +55,17 @@ def trajectory_mean(batch: Batch, keep: Bools, /) -> Floats:
     return _equal_units(batch.trajectory_of_sample, keep)
 
 
+def trajectory_turn_mean(batch: Batch, keep: Bools, /) -> Floats:
+    """Every trajectory weighs the same, every turn within it, and every token within that (Flow-GRPO)."""
+    turn, row = batch.turn_of_sample, batch.trajectory_of_sample
+    length = np.bincount(turn[keep], minlength=batch.num_turns)
+    turns = np.bincount(batch.trajectory_of_turn[length > 0], minlength=batch.num_trajectories)
+    weight = np.zeros(len(keep))
+    trajectories = max(int(np.count_nonzero(turns)), 1)
+    weight[keep] = 1 / (length[turn[keep]] * turns[row[keep]] * trajectories)
+    return weight
+
+
 def group_mean(batch: Batch, keep: Bools, /) -> Floats:
     """Every group weighs the same, and every token within it."""
     return _equal_units(batch.group[batch.trajectory_of_sample], keep)

@@ -47,15 +47,8 @@ class AdamW:
         """Return one optimizer. Raises `AlgorithmError` where nothing needs gradient."""
         import torch
 
-        parameters = _trainable(named_parameters)
-        decayed = [p for _, p in parameters if p.ndim >= 2]
-        plain = [p for _, p in parameters if p.ndim < 2]
-        groups = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        filled = [group for group in groups if group["params"]]
-        return [torch.optim.AdamW(filled, lr=rate(self.lr, 0.0), betas=self.betas, eps=self.eps)]
+        groups = _by_decay(_trainable(named_parameters), self.weight_decay)
+        return [torch.optim.AdamW(groups, lr=rate(self.lr, 0.0), betas=self.betas, eps=self.eps)]
 
     def set_progress(self, optimizers: Sequence[torch.optim.Optimizer], progress: float, /) -> None:
         """Set the learning rate at `progress` in [0, 1]."""
@@ -101,6 +94,30 @@ class Muon:
         self.adamw.set_progress([optimizer for optimizer in optimizers if optimizer not in muon], progress)
 
 
+@dataclass(frozen=True)
+class Lion:
+    """Lion (arXiv 2302.06675): every coordinate moves by `lr`, so take a third to a tenth of AdamW's.
+
+    Weights stay within 1 / `weight_decay`. Vectors (norms, biases) are not decayed.
+    """
+
+    lr: Number = 3e-7
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    max_grad_norm: float | None = 1.0
+
+    def build(self, named_parameters: Named, /) -> list[torch.optim.Optimizer]:
+        """Return one optimizer. Raises `AlgorithmError` where nothing needs gradient."""
+        from agentrl.learn.lion import SignMomentum
+
+        groups = _by_decay(_trainable(named_parameters), self.weight_decay)
+        return [SignMomentum(groups, lr=rate(self.lr, 0.0), betas=self.betas)]
+
+    def set_progress(self, optimizers: Sequence[torch.optim.Optimizer], progress: float, /) -> None:
+        """Set the learning rate at `progress` in [0, 1]."""
+        _set_rate(optimizers, rate(self.lr, progress))
+
+
 def is_hidden_matrix(name: str, parameter: torch.Tensor) -> bool:
     """Whether a parameter is a matrix inside the network: neither an embedding nor the output head."""
     return parameter.ndim == 2 and not any(word in name for word in ("embed", "lm_head", "wte", "wpe"))
@@ -109,6 +126,17 @@ def is_hidden_matrix(name: str, parameter: torch.Tensor) -> bool:
 def rate(number: Number, progress: float) -> float:
     """Return a learning rate, scheduled or plain, at `progress`."""
     return number(progress) if isinstance(number, Schedule) else number
+
+
+def _by_decay(parameters: Sequence[tuple[str, torch.nn.Parameter]], decay: float) -> list[dict[str, object]]:
+    """Return parameter groups: matrices decay, vectors do not."""
+    decayed = [p for _, p in parameters if p.ndim >= 2]
+    plain = [p for _, p in parameters if p.ndim < 2]
+    groups: list[dict[str, object]] = [
+        {"params": decayed, "weight_decay": decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _trainable(named_parameters: Named) -> list[tuple[str, torch.nn.Parameter]]:

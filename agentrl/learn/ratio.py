@@ -81,6 +81,8 @@ def least_prefix_ratio(log_ratio: torch.Tensor, spans: Spans, /) -> torch.Tensor
     """Each token's ratio times the least ratio before it in the stream: MinPRO, from its abstract."""
     import torch
 
+    if not len(log_ratio):
+        return log_ratio
     least, first = torch.zeros_like(log_ratio), stream_position(spans) == 1
     begins = first.nonzero().squeeze(1).tolist()
     own = log_ratio.detach()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agentrl.credit.part import Number, Schedule, fixed
 
-__all__ = ["Constant", "Cosine", "Linear", "Number", "Schedule", "WarmupLinear", "fixed"]
+__all__ = ["Constant", "Cosine", "Linear", "Number", "Schedule", "Staircase", "WarmupLinear", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,21 @@ class WarmupLinear(Schedule):
             return self.peak * progress / self.warmup
         rest = (progress - self.warmup) / (1 - self.warmup) if self.warmup < 1 else 0.0
         return self.peak + (self.end - self.peak) * rest
+
+
+@dataclass(frozen=True)
+class Staircase(Schedule):
+    """Equal shares of training at each of the `steps`, in order.
+
+    >>> [Staircase((5, 8, 10))(p) for p in (0.0, 0.4, 1.0)]
+    [5, 8, 10]
+    """
+
+    steps: tuple[float, ...]
+
+    def __call__(self, progress: float) -> float:
+        """Return the number at `progress`."""
+        return self.steps[min(int(_clip(progress) * len(self.steps)), len(self.steps) - 1)]
 
 
 def _clip(progress: float) -> float:

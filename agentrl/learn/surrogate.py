@@ -108,6 +108,27 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class OpenClip:
+    """As `Clip`, but above the window the gradient goes on with the window's weight: AEPO.
+
+    Where A > 0 and r > 1 + high the value is (1 + high) r / sg(r) A. Source: AEPO, arXiv 2510.14545, loss
+    side from a secondary source.
+    """
+
+    low: Number = 0.2
+    high: Number = 0.28
+
+    def __call__(
+        self, log_ratio: torch.Tensor, advantage: torch.Tensor, logprob: torch.Tensor, /
+    ) -> torch.Tensor:
+        """Return (N,)."""
+        ratio, top = _ratio(log_ratio), 1 + fixed(self.high)
+        plain = (ratio * advantage).minimum(ratio.clamp(1 - fixed(self.low), top) * advantage)
+        held = top * ratio / ratio.detach() * advantage
+        return held.where((advantage > 0) & (ratio > top), plain)
+
+
+@dataclass(frozen=True)
 class StopClip:
     """sg(clip(r)) A log p: clipped tokens still learn, with a bounded weight. CISPO, arXiv 2506.13585."""
 

@@ -110,3 +110,37 @@ class PlanTokens:
         """Return (N,). Raises `MissingColumnError` where the batch has no spans."""
         _ = batch[SPAN]
         return 1 + fixed(self.strength) * np.sign(advantage) * batch.in_span(self.role)
+
+
+@dataclass(frozen=True)
+class EntropyAdvantage:
+    """1 + `strength` z, z the entropy's standard score over the kept tokens: AEPO's entropy-aware advantage.
+
+    Reads `ENTROPY`. Weights are at least 0.
+    """
+
+    strength: Number = 0.3
+
+    def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:  # the slot
+        """Return (N,)."""
+        entropy = batch[ENTROPY].astype(np.float64)
+        some = entropy[keep] if keep.any() else np.zeros(1)
+        place = (entropy - some.mean()) / (some.std() + 1e-6)
+        return np.asarray(np.maximum(1 + fixed(self.strength) * place, 0.0))
+
+
+@dataclass(frozen=True)
+class Improbable:
+    """1 for tokens whose probability before the update is at most `limit`, else 0: SPO's probability mask.
+
+    Where a segment's value changed, the tokens that were certain anyway cannot be the reason. Averages still
+    count all kept tokens. Source: AIFrameResearch/SPO, chain.
+    """
+
+    limit: Number = 0.9
+
+    def __call__(self, batch: Batch, /) -> Floats:
+        """Return (N,)."""
+        known = LOGPROB_BEFORE_UPDATE in batch
+        logprob = batch[LOGPROB_BEFORE_UPDATE] if known else batch.logprob
+        return (np.exp(logprob.astype(np.float64)) <= fixed(self.limit)).astype(np.float64)

@@ -22,5 +22,13 @@ class About:
     checked: str
 
 
+def entry(title: str, paper: str, equations: str, departures: str, checked: str) -> About:
+    """Return an About whose departures begin with what all recipes share."""
+    return About(title, paper, equations, COMMON + departures, checked)
+
+
 COMMON = "no KL term, AdamW at 1e-6; over-long answers are ordinary truncations. "
 PARITY = "hand-derived example; parity with plain loops"
+HAND = "hand-derived cases; parity with plain loops"
+GRADIENT = "hand-derived values; the on-policy gradient is the plain policy gradient; parity with plain loops"
+ABSTRACT = "our reading of the abstract; " + HAND

@@ -48,7 +48,7 @@ from agentrl.learn.average import turn_mean
 from agentrl.learn.critic import Critic
 from agentrl.learn.ratio import turn_ratio
 from agentrl.learn.surrogate import Clip
-from agentrl.recipes.about import COMMON, About
+from agentrl.recipes.about import ABSTRACT, HAND, About, entry
 from agentrl.recipes.base import GIGPO, GRPO
 
 GIGPO_SIMILAR = replace(
@@ -90,109 +90,103 @@ GDPO_REWARDS = replace(
 CENTERED = replace(GRPO, advantage=Relative(Return(1.0), everyone, nothing, AcrossBatch(Std()), lone="raw"))
 
 _WORKED = "the worked example of the authors' code; hand-derived cases"
-_HAND = "hand-derived cases"
-_ABSTRACT = "our reading of the abstract; " + _HAND
 
 
-def _entry(title: str, paper: str, equations: str, departures: str, checked: str) -> About:
-    return About(title, paper, equations, COMMON + departures, checked)
-
-
-ABOUT = {
-    "GIGPO_SIMILAR": _entry(
+ABOUT: dict[str, About] = {
+    "GIGPO_SIMILAR": entry(
         "GIGPO with anchors that look alike", "2505.10978", "similarity mode of langfengQ/verl-agent",
         "Texts with difflib ratio 0.9; otherwise as GIGPO.", "clusters compared with a plain scan"),
-    "HGPO": _entry(
+    "HGPO": entry(
         "step credit over nested histories", "no arXiv id known to us", "verl-agent recipe/hgpo",
         "Figures within 1e-6 of zero are zero; two steps of history; a refused turn loses 0.1.", _WORKED),
-    "IGPO": _entry(
+    "IGPO": entry(
         "turn rewards from information gain, normalised apart from outcomes", "no arXiv id known to us",
         "GuoqingWang1/IGPO, third published state",
         "Needs the column gold_logprob, which no probe measures yet. Outcomes are totals of the "
         "environment's reward; unmeasured beliefs count as unchanged.", _WORKED),
-    "IGPO_JOINT": _entry(
+    "IGPO_JOINT": entry(
         "turn rewards from information gain, one pool with outcomes", "no arXiv id known to us",
         "GuoqingWang1/IGPO, third published state, joint mode",
         "Needs the column gold_logprob, which no probe measures yet.", _WORKED),
-    "MT_GRPO": _entry(
+    "MT_GRPO": entry(
         "outcome credit everywhere, turn reward at the first turn", "no arXiv id known to us",
         "SiliangZeng/Multi-Turn-RL-Agent, one split point",
         "The split is after the first turn instead of the first result tag; the outcome is the last reward.",
-        "read from the authors' code; " + _HAND),
-    "TURN_PPO": _entry(
+        "read from the authors' code; " + HAND),
+    "TURN_PPO": entry(
         "a critic over turns, ratio and clip per turn", "2512.17008", "turn-level GAE",
         "Needs the column value: the critic that measures it is not part of agentrl. Advantages are not "
-        "whitened; truncated episodes are not bootstrapped.", "from summaries; " + _HAND),
-    "BI_LEVEL_GAE": _entry(
+        "whitened; truncated episodes are not bootstrapped.", "from summaries; " + HAND),
+    "BI_LEVEL_GAE": entry(
         "GAE over turns, then over the tokens of each", "no arXiv id known to us",
         "mll-lab-nu/RAGEN core_algos.py",
         "Needs the column value, which no probe measures. Boundaries are turns, not nonzero rewards.",
         "the figures of the authors' unit test"),
-    "POAD": _entry(
+    "POAD": entry(
         "token GAE that discounts between actions only", "2405.15821", "action decomposition",
-        "Needs the column value, which no probe measures.", _ABSTRACT),
-    "TEMPO": _entry(
+        "Needs the column value, which no probe measures.", ABSTRACT),
+    "TEMPO": entry(
         "outcome credit plus value differences in the prefix tree", "no arXiv id known to us",
         "branch-gated temporal difference",
-        "Prefixes are histories of observation keys instead of tokens; no division.", _ABSTRACT),
-    "SALT": _entry(
+        "Prefixes are histories of observation keys instead of tokens; no division.", ABSTRACT),
+    "SALT": entry(
         "equal steps of a group share their mean advantage", "2510.20022", "merging of a trajectory graph",
         "Experimental: the rule is our guess from the abstract. A step is observation, action and next "
-        "observation.", _ABSTRACT),
-    "TREE_GRPO": _entry(
+        "observation.", ABSTRACT),
+    "TREE_GRPO": entry(
         "credit within the prompt plus credit within the tree", "no arXiv id known to us",
         "AMAP-ML/Tree-GRPO", "A tree of one trajectory adds 0, theirs adds its raw score.", _WORKED),
-    "TREE_PO": _entry(
+    "TREE_PO": entry(
         "outcome against the mean of every subtree on the way", "no arXiv id known to us",
         "multimodal-art-projection/TreePO core_algos.py, size weights",
-        "Segments are turns; whitened over kept turns, not tokens.", "read from the authors' code; " + _HAND),
-    "SPO_TREE": _entry(
+        "Segments are turns; whitened over kept turns, not tokens.", "read from the authors' code; " + HAND),
+    "SPO_TREE": entry(
         "value differences between places of a tree", "no arXiv id known to us", "AIFrameResearch/SPO, tree",
         "The value of a place is the mean over its trajectories, theirs over its children; no token mask.",
-        "read from the authors' code; " + _HAND),
-    "ARPO_HARD": _entry(
+        "read from the authors' code; " + HAND),
+    "ARPO_HARD": entry(
         "turns shared by branches take their mean advantage", "no arXiv id known to us", "hard assignment",
-        "Only credit: branching is the rollout's.", "secondary source; " + _HAND),
-    "MARS": _entry(
+        "Only credit: branching is the rollout's.", "secondary source; " + HAND),
+    "MARS": entry(
         "returns compared with the same role at the same turn", "no arXiv id known to us",
-        "turn-level, agent-specific normalisation", "Statistics over the whole batch.", _ABSTRACT),
-    "M_GRPO": _entry(
+        "turn-level, agent-specific normalisation", "Statistics over the whole batch.", ABSTRACT),
+    "M_GRPO": entry(
         "outcome compared among trajectories in which a role acts", "no arXiv id known to us",
         "hierarchical group credit",
-        "Each trajectory counts once per role; no quality reward for sub-agents.", _ABSTRACT),
-    "LITE_PPO": _entry(
+        "Each trajectory counts once per role; no quality reward for sub-agents.", ABSTRACT),
+    "LITE_PPO": entry(
         "group mean, deviation over the batch", "2508.08221", "the Lite PPO advantage",
-        "The deviation is of all totals of the batch.", _ABSTRACT),
-    "REINFORCE_PP": _entry(
+        "The deviation is of all totals of the batch.", ABSTRACT),
+    "REINFORCE_PP": entry(
         "mean and deviation over the whole batch", "2501.03262", "global normalisation",
-        "Statistics are over trajectories, no token-level KL in the reward.", _HAND),
-    "REINFORCE_PP_BASELINE": _entry(
+        "Statistics are over trajectories, no token-level KL in the reward.", HAND),
+    "REINFORCE_PP_BASELINE": entry(
         "group mean, then whitening over the batch", "2501.03262", "the baseline variant",
-        "Whitened over kept turns, theirs over tokens.", _HAND),
-    "MAX_RL": _entry(
+        "Whitened over kept turns, theirs over tokens.", HAND),
+    "MAX_RL": entry(
         "deviation from the group mean over the group mean", "no arXiv id known to us", "the estimator",
-        "A group whose mean is not positive gets 0.", _HAND),
-    "NGRPO": _entry(
+        "A group whose mean is not positive gets 0.", HAND),
+    "NGRPO": entry(
         "a group and one imagined best member", "no arXiv id known to us",
         "nangongrui-ngr/NGRPO core_algos.py",
         "The best reward is 1. It stands in every group, as in the code.",
-        "figures of the authors' rule; " + _HAND),
-    "MC_GRPO": _entry(
+        "figures of the authors' rule; " + HAND),
+    "MC_GRPO": entry(
         "median and median absolute deviation", "no arXiv id known to us", "lotusroot-kim/MC-GRPO",
         "The deviation is at least 0.25: with binary rewards it is otherwise 0. The pivot is kept, at 0.",
-        "from the authors' description; " + _HAND),
-    "BETA_NORM": _entry(
+        "from the authors' description; " + HAND),
+    "BETA_NORM": entry(
         "scaled by a Beta density fitted to the pass rates", "no arXiv id known to us",
         "changyi7231/BNPO bnpo_ray_trainer.py", "Population moments; BNPO in the paper.",
-        "read from the authors' code; " + _HAND),
-    "DGPO_DIFFICULTY": _entry(
+        "read from the authors' code; " + HAND),
+    "DGPO_DIFFICULTY": entry(
         "mean absolute deviation, harder tasks weigh more", "no arXiv id known to us", "MathForge",
-        "The temperature 2 is a placeholder.", _ABSTRACT),
-    "GDPO_REWARDS": _entry(
+        "The temperature 2 is a placeholder.", ABSTRACT),
+    "GDPO_REWARDS": entry(
         "each reward normalised in its group before they are added", "no arXiv id known to us",
         "decoupled normalisation as verl and TRL have it",
-        "The two rewards here are the environment's and the validity of actions: put in your own.", _HAND),
-    "CENTERED": _entry(
+        "The two rewards here are the environment's and the validity of actions: put in your own.", HAND),
+    "CENTERED": entry(
         "the undivided return over the deviation of the batch", "Williams 1992, Machine Learning 8",
-        "REINFORCE with return to go", "Ours: no baseline, one scale for all.", _HAND),
+        "REINFORCE with return to go", "Ours: no baseline, one scale for all.", HAND),
 }  # fmt: skip

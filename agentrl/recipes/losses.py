@@ -25,7 +25,7 @@ from agentrl.learn.surrogate import (
     importance,
 )
 from agentrl.learn.weight import EntropyChange, PlanTokens, TopEntropy
-from agentrl.recipes.about import COMMON, About
+from agentrl.recipes.about import ABSTRACT, GRADIENT, About, entry
 from agentrl.recipes.base import GIGPO, GRPO
 
 CTPO = replace(GRPO, ratio=cumulative_ratio, surrogate=LogClip(0.2, 0.2, 0.5), average=trajectory_mean)
@@ -52,91 +52,84 @@ GRPO_ENTROPY = replace(GRPO, penalties=(Entropy(0.01),))
 ENTROPY_TARGET = replace(GRPO, penalties=(EntropyTarget(0.5),))
 GIGPO_SAPO = replace(GIGPO, surrogate=Soft(1.0, 1.05), penalties=(LikelihoodDrop(0.1),))
 
-_GRADIENT = "hand-derived values; the on-policy gradient is the plain policy gradient"
-_ABSTRACT = "our reading of the abstract; " + _GRADIENT
 
-
-def _entry(title: str, paper: str, equations: str, departures: str, checked: str) -> About:
-    return About(title, paper, equations, COMMON + departures, checked)
-
-
-ABOUT = {
-    "CTPO": _entry(
+ABOUT: dict[str, About] = {
+    "CTPO": entry(
         "cumulative ratios with a log window that grows", "2605.07331", "the cumulative token objective",
         "The window 0.2 sqrt(t) counts sampled tokens that carry loss.",
-        "a fork with the authors' code; " + _GRADIENT),
-    "HOLDER_PO": _entry(
+        "a fork with the authors' code; " + GRADIENT),
+    "HOLDER_PO": entry(
         "one ratio per stream, a power mean", "no arXiv id known to us", "YihangChen9/HolderPO core_algos.py",
         "Power 0.5 and the window 0.2 are fixed; any number may be a schedule.",
         "read from the authors' code; limits at power 0 and 1"),
-    "MIN_PRO": _entry(
+    "MIN_PRO": entry(
         "each ratio times the least before it", "no arXiv id known to us", "minimal prefix ratio",
-        "The least is a constant, details of the objective not seen.", _ABSTRACT),
-    "FIBER_PO": _entry(
+        "The least is a constant, details of the objective not seen.", ABSTRACT),
+    "FIBER_PO": entry(
         "bounded stream ratio and bounded distance of tokens from it", "2603.08239", "two levels",
         "Levels are stream and token; bounds are placeholders.",
-        "an unofficial implementation; " + _GRADIENT),
-    "SAPO": _entry(
+        "an unofficial implementation; " + GRADIENT),
+    "SAPO": entry(
         "a soft gate instead of the clip", "2511.20347", "the SAPO gate", "None known.",
-        "as in verl and TRL; " + _GRADIENT),
-    "DCPO": _entry(
+        "as in verl and TRL; " + GRADIENT),
+    "DCPO": entry(
         "bounds that widen for improbable tokens, summed over responses", "no arXiv id known to us",
         "lime-RL/DCPO core_algos.py", "Without its smoothed advantages, which need statistics of past steps.",
-        "read from the authors' code; " + _GRADIENT),
-    "ETR": _entry(
+        "read from the authors' code; " + GRADIENT),
+    "ETR": entry(
         "a clip window that grows with the advantage", "no arXiv id known to us", "elastic trust region",
-        "The term of the group's variance is left out; 0.5 is a placeholder.", _ABSTRACT),
-    "BPO": _entry(
+        "The term of the group's variance is left out; 0.5 is a placeholder.", ABSTRACT),
+    "BPO": entry(
         "ratios pulled to a bounded target", "2604.18578", "the bounded ratio target",
-        "Absolute distance; 0.1 for rewards of order 1.", "third-party notes; " + _GRADIENT),
-    "R2VPO": _entry(
+        "Absolute distance; 0.1 for rewards of order 1.", "third-party notes; " + GRADIENT),
+    "R2VPO": entry(
         "no clip, the variance of ratios as cost", "no arXiv id known to us", "ratio-variance regularisation",
-        "The multiplier is constant, theirs follows a dual step.", _ABSTRACT),
-    "DHPO": _entry(
+        "The multiplier is constant, theirs follows a dual step.", ABSTRACT),
+    "DHPO": entry(
         "token and sequence ratios, clipped apart and mixed", "no arXiv id known to us", "average mixing",
-        "Half each; pessimistic clip in both.", _ABSTRACT),
-    "TOP_ENTROPY": _entry(
+        "Half each; pessimistic clip in both.", ABSTRACT),
+    "TOP_ENTROPY": entry(
         "gradient on the fifth of tokens with the highest entropy", "2506.01939", "forking tokens",
         "Needs the column entropy. The quantile is over the batch.", "as in TRL; hand-derived values"),
-    "STEER": _entry(
+    "STEER": entry(
         "less weight where entropy would change most", "no arXiv id known to us",
         "zz-haooo/STEER core_algos.py",
         "Needs the column entropy. Weights are set before the update, not at each step.",
         "read from the authors' code; hand-derived values"),
-    "HICRA": _entry(
+    "HICRA": entry(
         "more credit on planning tokens", "no arXiv id known to us", "A + 0.2 |A|",
         "Needs token spans: planning tokens are those of the role think.", "our reading of the abstract; "
         "hand-derived values"),
-    "BALANCED": _entry(
+    "BALANCED": entry(
         "positive and negative tokens averaged apart", "no arXiv id known to us", "balanced aggregation",
         "Signs are those of tokens.", "our reading of the abstract; hand-derived values"),
-    "GROUP_MEAN": _entry(
+    "GROUP_MEAN": entry(
         "every group weighs the same", "2402.03300", "GRPO", "Ours: tokens of a group weigh the same.",
         "hand-derived values"),
-    "TASK_MEAN": _entry(
+    "TASK_MEAN": entry(
         "groups, trajectories and tokens weigh the same at each level", "2402.03300",
         "eq. 3, averaged over tasks",
         "Empty trajectories do not count.", "hand-derived values"),
-    "LLDS": _entry(
+    "LLDS": entry(
         "GRPO against falling likelihoods", "no arXiv id known to us", "the displacement penalty",
         "0.1 is a placeholder; advantages are read per token. It needs several steps per batch to act.",
-        _ABSTRACT),
-    "MDPO": _entry(
+        ABSTRACT),
+    "MDPO": entry(
         "no clip, a KL term to the policy before the update", "no arXiv id known to us", "mirror descent",
-        "A constant step size; two passes.", _ABSTRACT),
-    "GRPO_KL": _entry(
+        "A constant step size; two passes.", ABSTRACT),
+    "GRPO_KL": entry(
         "GRPO with the paper's KL term", "2402.03300", "eq. 3 and 4", "Tokens are averaged over the batch.",
         "gradient tests"),
-    "GRPO_KL2": _entry(
+    "GRPO_KL2": entry(
         "GRPO with a KL term of correct gradient", "2402.03300", "eq. 3", "The estimator is k2.",
         "gradient tests"),
-    "GRPO_ENTROPY": _entry(
+    "GRPO_ENTROPY": entry(
         "GRPO with an entropy bonus", "2402.03300", "eq. 3", "The bonus is ours, as common in practice.",
         "gradient tests"),
-    "ENTROPY_TARGET": _entry(
+    "ENTROPY_TARGET": entry(
         "GRPO held near an entropy", "2402.03300", "eq. 3", "The squared distance is ours.",
         "gradient tests"),
-    "GIGPO_SAPO": _entry(
+    "GIGPO_SAPO": entry(
         "step credit, soft gate, no falling likelihoods", "2505.10978", "a mix of ours",
         "Shows that parts compose.", "gradient tests"),
 }  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 
 from agentrl.credit.anchors import anchor_statistics
 from agentrl.credit.keep import void_of
+from agentrl.credit.part import fixed
 from agentrl.credit.peers import same_observation, same_state
 from agentrl.learn.gradient import streams_with_loss
 from agentrl.learn.loss import prepare, sum_of
@@ -20,7 +21,7 @@ from agentrl.run.curve import evaluate_curve
 from agentrl.run.jobs import Measure, PolicyShare, collect_on, measure_on, policy_on
 from agentrl.run.samples import write_samples
 from agentrl.run.shard import Task
-from agentrl.trajectory.batch import LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB
+from agentrl.trajectory.batch import CURRENT_LOGPROB, LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB
 from agentrl.trajectory.pack import pack
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ def reinforce(bench: Bench) -> None:
         began = time.monotonic()
         progress = _progress(bench, step)
         with bench.working("rl"):
-            harvest = collect(bench, step)
             algorithm = bench.algorithm.at(progress)
+            harvest = collect(bench, step, turns=turn_limit(algorithm))
             batch = measured(bench, algorithm, bench.state.ledger.annotate(pack(harvest.trajectories)))
             credit = algorithm.credit(batch)
             figures = update(bench, algorithm, batch, credit, Moment(step, progress))
@@ -64,14 +65,19 @@ def reinforce(bench: Bench) -> None:
         bench.after_step("rl", step, last=last)
 
 
-def collect(bench: Bench, step: int) -> Harvest:
-    """Roll out one group for each task of this step."""
+def turn_limit(algorithm: Algorithm) -> int | None:
+    """Return how many turns the algorithm allows a rollout, at least 1; None leaves it to the run."""
+    return None if algorithm.turn_limit is None else max(1, round(fixed(algorithm.turn_limit)))
+
+
+def collect(bench: Bench, step: int, turns: int | None = None) -> Harvest:
+    """Roll out one group for each task of this step, of at most `turns` turns."""
     settings = bench.settings.rl
     tasks = task_indices(bench, step)
     assignments = assign_groups(
         bench.settings.environment.split, tasks, members=settings.members, seed=bench.settings.seed, step=step
     )
-    task = Task(tuple(assignments), "model", settings.temperature, settings.top_p)
+    task = Task(tuple(assignments), "model", settings.temperature, settings.top_p, turns)
     results = collect_on(bench.crew, task, _weights(bench))
     bench.keep(results)
     harvest = complete_groups(results)
@@ -118,7 +124,12 @@ def update(
         raise RuntimeError("reinforce() begins its phase first")  # a defect of this module
     taken: list[list[PolicyGradient]] = []
     figures: dict[str, float] = {}
-    for minibatch in minibatches(algorithm, batch.num_trajectories, [bench.settings.seed, 3, moment.step]):
+    for number, minibatch in enumerate(
+        minibatches(algorithm, batch.num_trajectories, [bench.settings.seed, 3, moment.step])
+    ):
+        if number and algorithm.reads_current:
+            batch = _with_current(bench, batch)
+            credit = algorithm.credit(batch)
         streams = streams_with_loss(algorithm, batch, prepare(algorithm, batch, credit, minibatch))
         if not len(streams):
             # A step on a zero gradient would still move the weights, by momentum.
@@ -135,6 +146,14 @@ def update(
     if not taken:
         return {"empty_steps": 1.0}
     return {**figures, "optimizer_steps": float(len(taken)), **_health(taken), **_losses(taken)}
+
+
+def _with_current(bench: Bench, batch: Batch) -> Batch:
+    """Return the batch with what the learner says now, which objectives over groups read."""
+    settings = bench.settings
+    wanted = Measure(batch, streams_of(batch), settings.micro_tokens, settings.rl.temperature)
+    now = measure_on(bench.crew, wanted, _weights(bench))
+    return batch.with_column(CURRENT_LOGPROB, now.logprob)
 
 
 @dataclass(frozen=True)

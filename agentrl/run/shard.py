@@ -7,7 +7,7 @@ processes equals the same run on one.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from agentrl.errors import ConfigError, did_you_mean
@@ -57,6 +57,8 @@ class Task:
     actor: Actor
     temperature: float
     top_p: float
+    turns: int | None = None
+    """Most turns, below the limit of the run."""
 
 
 class Shard:
@@ -100,11 +102,16 @@ class Shard:
             sampling=Sampling(
                 temperature=task.temperature, top_p=task.top_p, max_tokens=self.limits.turn_tokens
             ),
-            limits=self.limits,
+            limits=self._limits(task),
             environment=self.environment.id,
             terms=self.terms,
         )
         return collect(self.stock, play, task.assignments, concurrency=self.concurrency)
+
+    def _limits(self, task: Task) -> Limits:
+        if task.turns is None:
+            return self.limits
+        return replace(self.limits, turns=min(task.turns, self.limits.turns))
 
     def _policy(self, actor: Actor) -> Policy:
         if actor == "random":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from decimal import Decimal
@@ -103,6 +104,8 @@ def plain(value: object) -> object:
         return {"blob": bytes(value).hex()}
     if isinstance(value, Decimal):
         return {"decimal": str(value)}
+    if isinstance(value, list | dict):
+        return json.dumps(value, default=str)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from agentrl.errors import BatchError, MissingColumnError
 from agentrl.trajectory.columns import (
     AXES,
+    CURRENT_LOGPROB,
     DEFAULTS,
     ENTROPY,
     GOLD_LOGPROB,
@@ -62,11 +63,10 @@ if TYPE_CHECKING:
     from agentrl.trajectory.detail import TrajectoryDetail, TurnDetail
 
 __all__ = [
-    "ENTROPY", "GOLD_LOGPROB", "GOLD_LOGPROB_FINAL", "KINDS", "KNOWN_COLUMNS", "LOGPROB_BEFORE_UPDATE",
-    "NO_KEY",
-    "NO_SPAN", "REFERENCE_LOGPROB", "SENTENCE", "SPAN", "STOPS", "VALUE", "Axis", "Batch", "Bools",
-    "Column", "Floats",
-    "Ints", "Keys", "Texts", "expand", "factorize", "keys_of", "reward_component", "segment_sum",
+    "CURRENT_LOGPROB", "ENTROPY", "GOLD_LOGPROB", "GOLD_LOGPROB_FINAL", "KINDS", "KNOWN_COLUMNS",
+    "LOGPROB_BEFORE_UPDATE", "NO_KEY", "NO_SPAN", "REFERENCE_LOGPROB", "SENTENCE", "SPAN", "STOPS", "VALUE",
+    "Axis", "Batch", "Bools", "Column", "Floats", "Ints", "Keys", "Texts",
+    "expand", "factorize", "keys_of", "reward_component", "segment_sum",
 ]  # fmt: skip
 
 

@@ -46,6 +46,7 @@ class Column:
 
 REFERENCE_LOGPROB = Column("reference_logprob", "N", "agentrl.learn.probes.reference_logprob")
 LOGPROB_BEFORE_UPDATE = Column("logprob_before_update", "N", "agentrl.learn.probes.current_logprob")
+CURRENT_LOGPROB = Column("current_logprob", "N", "the run, before each optimizer step after the first")
 ENTROPY = Column("entropy", "N", "agentrl.learn.probes.entropy")
 VALUE = Column("value", "N", "a critic: give the algorithm one, Algorithm(critic=Critic())")
 SPAN = Column("span", "N", "agentrl.trajectory.pack")
@@ -54,7 +55,7 @@ GOLD_LOGPROB = Column("gold_logprob", "S", "agentrl.learn.belief.gold_belief")
 GOLD_LOGPROB_FINAL = Column("gold_logprob_final", "E", "agentrl.learn.belief.gold_belief")
 
 KNOWN_COLUMNS = (
-    REFERENCE_LOGPROB, LOGPROB_BEFORE_UPDATE, ENTROPY, VALUE, SPAN, SENTENCE, GOLD_LOGPROB,
+    REFERENCE_LOGPROB, LOGPROB_BEFORE_UPDATE, CURRENT_LOGPROB, ENTROPY, VALUE, SPAN, SENTENCE, GOLD_LOGPROB,
     GOLD_LOGPROB_FINAL,
 )  # fmt: skip
 

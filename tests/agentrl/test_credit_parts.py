@@ -227,10 +227,10 @@ class TestLedger:
         empty = Ledger(decay=0.5)
         first = empty.record(self.batch)
         assert not empty.tasks
-        assert first.tasks == {"a": TaskRecord(2, 1, 0.5), "b": TaskRecord(1, 0, 4.0)}
+        assert first.tasks == {"a": TaskRecord(2, 1, 0.5, 0), "b": TaskRecord(1, 0, 4.0)}
         second = first.record(self.batch.select([0]))
         # .5 * .5 + .5 * 1
-        assert second.tasks["a"] == TaskRecord(3, 2, 0.75)
+        assert second.tasks["a"] == TaskRecord(3, 2, 0.75, 0)
         assert second.batches == 2
 
     def test_annotate_reads_the_past(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from agentrl.credit.ledger import Ledger
 from agentrl.errors import AlgorithmError
 from agentrl.learn import layout
 from agentrl.learn.forward import Streams
@@ -46,6 +47,7 @@ from agentrl.trajectory.batch import (
     SPAN,
     VALUE,
     Batch,
+    reward_component,
 )
 from agentrl.trajectory.pack import pack
 from agentrl.world import PlainText
@@ -76,7 +78,12 @@ def _measured(batch: Batch) -> Batch:
     sizes = {"N": batch.num_sampled, "S": batch.num_turns, "E": batch.num_trajectories}
     for column in (ENTROPY, VALUE, GOLD_LOGPROB, GOLD_LOGPROB_FINAL, SPAN):
         batch = batch.with_column(column, random.uniform(-1, 0, sizes[column.axis]).astype(np.float32))
-    return batch
+    batch = batch.with_column(reward_component("flawed"), np.zeros(batch.num_turns, np.float32))
+    # An untrained model never succeeds, and some recipes compare successes with failures.
+    some = (np.arange(batch.num_trajectories) % 3 == 0).astype(np.int8)
+    return Ledger().annotate(
+        replace(batch, success=some, reward=batch.reward + some[batch.trajectory_of_turn])
+    )
 
 
 def _collected(policy: HfPolicy, temperature: float) -> Batch:

@@ -7,82 +7,55 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from numpy.typing import NDArray
 
 from agentrl import recipes
+from agentrl.credit.keep import All, Kept, NoVoid, no_valid_action
 from agentrl.errors import AlgorithmError, ConfigError
 from agentrl.learn.algorithm import Algorithm, describe, from_description
-from agentrl.learn.loss import policy_loss, prepare
-from agentrl.trajectory.batch import (
-    ENTROPY,
-    GOLD_LOGPROB,
-    GOLD_LOGPROB_FINAL,
-    REFERENCE_LOGPROB,
-    SPAN,
-    VALUE,
-    Batch,
-)
-from agentrl.trajectory.pack import pack
-from agentrl.trajectory.turn import StopReason, Trajectory, Turn
+from agentrl.learn.loss import LossInputs, policy_loss, prepare
+from agentrl.trajectory.batch import CURRENT_LOGPROB, Batch
+from tests.recipe_batches import make_batch
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 torch.set_num_threads(1)
 
+Array: TypeAlias = NDArray[np.float64]
+
+TELL_FAILURES_APART = {
+    "IGPO", "IGPO_JOINT",  # by how much each turn told
+    "TURN_PPO", "BI_LEVEL_GAE", "POAD",  # by what the critic expected
+    "GDPO_REWARDS",  # by refused actions
+    "NGRPO",  # from an imagined success
+    "UFO",  # by repeated actions
+    "REINFORCE", "GIGPO_VERL_AGENT", "HGPO", "MARS", "REINFORCE_PP",  # see below
+    "SPO_STREAM",  # from the task's past
+}  # fmt: skip
+"""Recipes that learn from groups of equal outcomes, if all failed."""
+
+TELL_SUCCESSES_APART = TELL_FAILURES_APART | {
+    "GIGPO", "GIGPO_OBSERVATION", "GIGPO_SIMILAR", "GIGPO_SAPO",  # by how soon from a state
+    "MT_GRPO", "STEP_GRPO",  # by when the reward came
+    "CENTERED", "RAE",  # from no baseline or a running one
+    "OTC", "UNLIKELINESS", "GRPO_LAMBDA", "FAPO",  # by calls, likelihood, length and flaws
+}  # fmt: skip
+"""And if all succeeded."""
+
 COMPARE_BEYOND_THE_GROUP = {
     "REINFORCE", "GIGPO_VERL_AGENT", "GIGPO", "GIGPO_OBSERVATION", "GIGPO_SIMILAR", "GIGPO_SAPO", "HGPO",
-    "IGPO", "IGPO_JOINT", "TURN_PPO", "BI_LEVEL_GAE", "POAD", "MARS", "REINFORCE_PP", "CENTERED",
+    "IGPO", "IGPO_JOINT", "TURN_PPO", "BI_LEVEL_GAE", "POAD", "MARS", "REINFORCE_PP", "CENTERED", "RAE",
+    "SPO_STREAM",
 }  # fmt: skip
 
 ALL = pytest.mark.parametrize("name", recipes.names())
-
-
-def turn(random: np.random.Generator, key: int, reward: float) -> Turn:
-    count = int(random.integers(1, 5))
-    return Turn(
-        prompt_tokens=np.arange(3, dtype=np.int32),
-        tokens=random.integers(0, 9, count).astype(np.int32),
-        logprobs=random.normal(-1, 0.3, count).astype(np.float32),
-        observation=f"room {key}", text="\\boxed{1}" if random.random() > 0.1 else "hm", action="go",
-        reward=reward, valid=bool(random.random() > 0.2), observation_key=key, state_key=key,
-    )  # fmt: skip
-
-
-def make_batch(members: int = 4, groups: int = 2, seed: int = 3) -> Batch:
-    random = np.random.default_rng(seed)
-    trajectories = []
-    for number in range(members * groups):
-        won = number % members == 0 or random.random() > 0.7
-        turns = [turn(random, int(random.integers(0, 3)), 0.0) for _ in range(int(random.integers(0, 4)))]
-        turns.append(turn(random, 0, float(won)))
-        group = str(number // members)
-        episode = Trajectory(
-            id=str(number), environment="test", task=f"task {group}", group=group, turns=tuple(turns),
-            stop=StopReason.TERMINATED, member=number % members, success=won,
-        )  # fmt: skip
-        trajectories.append(episode)
-    batch = measured(pack(trajectories), random)
-    reference = random.normal(-1, 0.3, batch.num_sampled).astype(np.float32)
-    return batch.with_column(REFERENCE_LOGPROB, reference)
-
-
-def measured(batch: Batch, random: np.random.Generator) -> Batch:
-    """Fill the columns that recipes read, two roles, and one branch in each group."""
-    sizes = {"N": batch.num_sampled, "S": batch.num_turns, "E": batch.num_trajectories}
-    for column in (ENTROPY, VALUE, GOLD_LOGPROB, GOLD_LOGPROB_FINAL):
-        batch = batch.with_column(column, random.uniform(-1, 0, sizes[column.axis]).astype(np.float32))
-    batch = batch.with_column(SPAN, random.integers(-1, 1, sizes["N"]).astype(np.int32))
-    parent, branch = batch.parent.copy(), batch.branch_turn.copy()
-    for group in range(int(batch.group.max()) + 1):
-        rows = np.flatnonzero(batch.group == group)
-        if len(rows) > 1:
-            parent[rows[1]], branch[rows[1]] = rows[0], 1
-    return replace(
-        batch, span_roles=("think",), parent=parent, branch_turn=branch,
-        role=np.where(random.random(sizes["S"]) > 0.4, "main", "helper"),
-    )  # fmt: skip
 
 
 @ALL
@@ -91,7 +64,8 @@ def test_recipe_is_a_value(name: str) -> None:
     assert pickle.loads(pickle.dumps(algorithm)) == algorithm
     assert hash(algorithm) == hash(recipes.get(name.lower().replace("_", "-")))
     assert "0x" not in repr(algorithm)
-    assert algorithm.at(0.5) == algorithm
+    scheduled = name == "SCALING_INTER"
+    assert (algorithm.at(0.5) == algorithm) is not scheduled
 
 
 @ALL
@@ -115,38 +89,112 @@ def test_every_algorithm_is_in_the_table() -> None:
     assert len({recipes.get(name) for name in named}) == len(named)
 
 
+def moved(inputs: LossInputs) -> torch.Tensor:
+    """Return a policy away from the one that drew the tokens, the same for a token wherever it stands."""
+    return inputs.old_logprob + 0.1 * torch.sin(37 * inputs.old_logprob)
+
+
+def gradient_of(algorithm: Algorithm, batch: Batch) -> Array:
+    """(N,) the gradient of the loss at each sampled token; finite, with finite figures."""
+    inputs = prepare(algorithm, batch, algorithm.credit(batch), dtype=torch.float64)
+    logprob = moved(inputs).requires_grad_()
+    loss = policy_loss(algorithm, inputs, logprob, entropy=-logprob)
+    assert loss.total.isfinite()
+    assert all(np.isfinite(value) for value in loss.health.figures().values())
+    if not loss.total.requires_grad:
+        return np.zeros(batch.num_sampled)
+    (gradient,) = torch.autograd.grad(loss.total, logprob)
+    assert gradient.isfinite().all()
+    return gradient.numpy()
+
+
 @ALL
 def test_gradient_is_finite_and_not_zero(name: str) -> None:
+    assert np.abs(gradient_of(recipes.get(name), make_batch())).sum() > 0
+
+
+@ALL
+def test_void_turns_receive_no_gradient(name: str) -> None:
+    batch, algorithm = make_batch(), recipes.get(name)
+    tight = replace(algorithm, keep=All((algorithm.keep, NoVoid(no_valid_action, "turn"))), on_empty="skip")
+    gradient, void = gradient_of(tight, batch), ~batch.valid[batch.turn_of_sample]
+    assert void.any()
+    assert_allclose(gradient[void], 0.0, atol=0)
+    assert np.abs(gradient[~void]).sum() > 0
+
+
+@ALL
+def test_tokens_that_were_not_sampled_receive_no_gradient(name: str) -> None:
     algorithm, batch = recipes.get(name), make_batch()
     inputs = prepare(algorithm, batch, algorithm.credit(batch))
-    noise = 0.1 * torch.randn(inputs.old_logprob.shape, generator=torch.manual_seed(0))
-    logprob = (inputs.old_logprob + noise).requires_grad_()
-    loss = policy_loss(algorithm, inputs, logprob, entropy=torch.ones_like(logprob))
-    loss.total.backward()  # type: ignore[no-untyped-call]  # torch does not type it
-    assert loss.total.isfinite()
-    assert logprob.grad is not None
-    assert logprob.grad.isfinite().all()
-    assert logprob.grad.abs().sum() > 0
-    assert all(np.isfinite(value) for value in loss.health.figures().values())
+    logits = torch.linspace(-1, 1, batch.num_tokens * 9).sin().reshape(-1, 9).requires_grad_()
+    drawn = torch.from_numpy(batch.token.astype(np.int64))[:, None]
+    logprob = logits.log_softmax(-1).gather(1, drawn).squeeze(1)[torch.from_numpy(batch.sampled)]
+    spread = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+    entropy = spread[torch.from_numpy(batch.sampled)]
+    (gradient,) = torch.autograd.grad(policy_loss(algorithm, inputs, logprob, entropy).total, logits)
+    assert (~batch.sampled).any()
+    assert (gradient[torch.from_numpy(~batch.sampled)] == 0).all()
+    assert gradient.abs().sum() > 0
 
 
 @ALL
 def test_order_of_trajectories_does_not_matter(name: str) -> None:
     algorithm, batch = recipes.get(name), make_batch()
     order = np.random.default_rng(0).permutation(batch.num_trajectories)
-    losses = []
-    for each in (batch, batch.select(order)):
-        inputs = prepare(algorithm, each, algorithm.credit(each), dtype=torch.float64)
-        logprob = inputs.old_logprob + 0.1 * torch.sin(37 * inputs.old_logprob)
-        losses.append(policy_loss(algorithm, inputs, logprob, torch.ones_like(logprob)).total.item())
-    assert losses[0] == pytest.approx(losses[1], abs=1e-12)
+    plain = batch.with_column(CURRENT_LOGPROB, np.arange(batch.num_sampled, dtype=np.float32))
+    place = plain.select(order)[CURRENT_LOGPROB].astype(int)
+    assert_allclose(
+        gradient_of(algorithm, batch.select(order)), gradient_of(algorithm, batch)[place], atol=1e-12
+    )
+
+
+@ALL
+def test_pieces_add_up_to_the_batch(name: str) -> None:
+    """Micro-batches of whole streams: what is padded with what, and in which order, changes nothing."""
+    algorithm, batch = recipes.get(name), make_batch()
+    inputs = prepare(algorithm, batch, algorithm.credit(batch), dtype=torch.float64)
+    logprob, streams = moved(inputs), inputs.spans.stream
+    pieces = [(streams % 3 == rest).nonzero().squeeze(1) for rest in (2, 0, 1)]
+    whole = policy_loss(algorithm, inputs, logprob, -logprob).total.item()
+    found = [policy_loss(algorithm, inputs.take(p), logprob[p], -logprob[p]).total.item() for p in pieces]
+    assert sum(found) == pytest.approx(whole, abs=1e-12)
+
+
+@ALL
+@pytest.mark.parametrize("won", [True, False])
+def test_zero_spread_gives_no_advantage(name: str, won: bool) -> None:
+    algorithm, batch = replace(recipes.get(name), on_empty="skip"), make_batch(won=won)
+    gradient_of(algorithm, batch)
+    if name not in (TELL_SUCCESSES_APART if won else TELL_FAILURES_APART):
+        assert_allclose(algorithm.credit(batch).advantage_of_sample, 0.0, atol=1e-9)
+
+
+def keep_nothing(batch: Batch, reward: Array, /) -> Kept:
+    return Kept(np.zeros(batch.num_turns, np.bool_), np.zeros(batch.num_trajectories, np.bool_))
+
+
+@ALL
+def test_a_filter_that_keeps_nothing(name: str) -> None:
+    algorithm, batch = replace(recipes.get(name), keep=keep_nothing), make_batch()
+    assert_allclose(gradient_of(replace(algorithm, on_empty="skip"), batch), 0.0, atol=0)
+    with pytest.raises(AlgorithmError, match="nothing to learn from"):
+        replace(algorithm, on_empty="raise").credit(batch)
+
+
+@ALL
+def test_a_saved_recipe_has_the_same_gradient(name: str, tmp_path: Path) -> None:
+    card = tmp_path / "card.json"
+    card.write_text(json.dumps(describe(recipes.get(name))))
+    loaded, batch = from_description(json.loads(card.read_text())), make_batch()
+    assert_allclose(gradient_of(loaded, batch), gradient_of(recipes.get(name), batch), atol=0)
 
 
 @ALL
 def test_groups_of_one_are_finite(name: str) -> None:
     algorithm, batch = replace(recipes.get(name), on_empty="skip"), make_batch(members=1, groups=3)
+    gradient_of(algorithm, batch)
     advantage = algorithm.credit(batch).advantage
-    assert np.isfinite(advantage).all()
     if name not in COMPARE_BEYOND_THE_GROUP:
         assert_allclose(advantage, 0.0)
 

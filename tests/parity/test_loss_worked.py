@@ -38,7 +38,7 @@ from agentrl.learn.surrogate import (
     TowardTarget,
 )
 from agentrl.learn.weight import EntropyChange, PlanTokens, TopEntropy
-from agentrl.trajectory.batch import ENTROPY, SPAN, Batch
+from agentrl.trajectory.batch import ENTROPY, SPAN, Batch, reward_component
 
 STREAM = torch.tensor([0, 0, 0, 1, 1])
 SPANS = Spans(STREAM, STREAM, 2, 2)
@@ -246,7 +246,8 @@ def test_dropped_tokens_get_exactly_no_gradient(name: str) -> None:
     batch = Batch.from_arrays(
         group=[0, 0], turns_per_trajectory=[2, 1], reward=[0, 1, 0], tokens_per_turn=[2, 2, 3],
         logprob=[-1.0] * 7,
-        columns={ENTROPY: np.linspace(0.1, 0.9, 7), SPAN: np.zeros(7), "reference_logprob": np.full(7, -1.1)},
+        columns={ENTROPY: np.linspace(0.1, 0.9, 7), SPAN: np.zeros(7), "reference_logprob": np.full(7, -1.1),
+                 reward_component("flawed"): np.zeros(3)},
     )  # fmt: skip
     credit = algorithm.credit(batch)
     dropped = np.array([False, True, False, False, True, False, False])

@@ -1,0 +1,111 @@
+"""Methods for agents: rewards for tool use and retries, roles, branches, and choices among rollouts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agentrl.credit.advantage import Relative, nothing, one, over_past_mean, turn_reward
+from agentrl.credit.keep import mixed_groups
+from agentrl.credit.normalise import over_role_baseline
+from agentrl.credit.peers import everyone, same_turn
+from agentrl.credit.refine import EarlierTool, Novelty
+from agentrl.credit.reward import Component, environment_reward
+from agentrl.credit.shaping import BriefWhenEasy, Productive, SoonAndFresh, Unlikely
+from agentrl.credit.subset import MostSpread, PassRateBetween, ResampleOnCorrect, own_turns
+from agentrl.credit.tree import PlaceDifference, Whitened, branch_place, same_fork
+from agentrl.learn.average import trajectory_turn_mean
+from agentrl.learn.schedule import Staircase
+from agentrl.learn.surrogate import OpenClip
+from agentrl.learn.weight import EntropyAdvantage, Improbable
+from agentrl.recipes.about import ABSTRACT, HAND, About, entry
+from agentrl.recipes.base import GRPO
+
+OTC = replace(GRPO, reward=Productive())
+UFO = replace(GRPO, reward=SoonAndFresh())
+UNLIKELINESS = replace(GRPO, reward=Unlikely())
+GRPO_LAMBDA = replace(GRPO, reward=BriefWhenEasy())
+FAPO = replace(GRPO, reward=environment_reward + -1.0 * Component("flawed"))
+STEP_GRPO = replace(GRPO, advantage=Relative(turn_reward, same_turn))
+FLOW_GRPO = replace(GRPO, average=trajectory_turn_mean)
+RAE = replace(GRPO, advantage=Relative(over_role_baseline, everyone, nothing, one, lone="raw"))
+SPO_STREAM = replace(GRPO, advantage=Whitened(Relative(over_past_mean, everyone, nothing, one, lone="raw")))
+GRPO_ROC = replace(GRPO, keep=ResampleOnCorrect(0.5), on_empty="skip")
+D3S = replace(GRPO, keep=MostSpread(0.5), on_empty="skip")
+DIFFICULTY = replace(GRPO, keep=PassRateBetween(0.2, 0.8) & mixed_groups, on_empty="skip")
+ASPO = replace(GRPO, advantage=EarlierTool(Relative()))
+XRPO = replace(GRPO, advantage=Novelty(Relative()))
+FISSION_GRPO = replace(GRPO, keep=own_turns, advantage=Relative(peers=same_fork), on_empty="skip")
+SPO_CHAIN = replace(GRPO, advantage=PlaceDifference(branch_place), token_weight=Improbable(0.9))
+AEPO = replace(GRPO, surrogate=OpenClip(0.2, 0.28), token_weight=EntropyAdvantage(0.3))
+SCALING_INTER = replace(GRPO, turn_limit=Staircase((5, 8, 10)))
+
+ABOUT: dict[str, About] = {
+    "OTC": entry(
+        "fewer tool calls earn more, and a failure earns 0", "2504.14870", "the tool-productive reward",
+        "The fewest calls are those of the group and, by the ledger, of the task's past; 8 is a placeholder.",
+        "a survey's notes, trigonometric form from memory; " + HAND),
+    "UFO": entry(
+        "a later success earns less, repeated actions cost", "2507.14295", "decay and repetition terms",
+        "The world has to say that an answer was wrong and go on. Figures 0.5 and 0.1 are placeholders.",
+        ABSTRACT),
+    "UNLIKELINESS": entry(
+        "the likeliest successes earn less", "2506.02355", "the rank penalty",
+        "Likelihoods are those of all sampled tokens. More passes per batch, as there, are yours to set.",
+        "a second implementation's notes; " + HAND),
+    "GRPO_LAMBDA": entry(
+        "length costs only where a group succeeds often", "no arXiv id known to us", "lambda of the groups",
+        "The length term is a logistic of the standard score, a placeholder.", ABSTRACT),
+    "FAPO": entry(
+        "a right answer by flawed reasoning earns nothing extra", "2510.22543", "the flaw penalty",
+        "Who finds flaws is the world: it gives the reward component 'flawed', 1 where right and flawed.",
+        ABSTRACT),
+    "STEP_GRPO": entry(
+        "each turn's own reward, normalised among the same turns of the group", "2505.22095",
+        "step-wise group normalisation", "A step is a turn by its number.", ABSTRACT),
+    "FLOW_GRPO": entry(
+        "one outcome for every turn, each turn its own sample", "2510.05592", "the Flow-GRPO objective",
+        "Statistics count each trajectory once and are unbiased (n - 1); counting rows would favour long "
+        "trajectories. All turns learn: mark a frozen helper's turns void.", ABSTRACT),
+    "RAE": entry(
+        "a running baseline for each role", "2506.24119", "role-conditioned advantage estimation",
+        "The ledger's mean is read before the batch and moved after it, theirs moves with each game.",
+        ABSTRACT),
+    "SPO_STREAM": entry(
+        "the task's own past as baseline, deviation of the batch", "2509.13232", "single-stream estimator",
+        "The tracker is a running mean of the ledger, theirs a Beta count with forgetting by KL.",
+        "from a third party's code; " + HAND),
+    "GRPO_ROC": entry(
+        "among too many rollouts, successes with clean tool use", "2508.20722", "resample on correct",
+        "Half of each group stays; sample twice as many members. The noise is keyed, so runs repeat.",
+        ABSTRACT),
+    "D3S": entry(
+        "the half of a group whose rewards differ most", "no arXiv id known to us",
+        "sample-level down-sampling", "The token level is TopEntropy; add it in token_weight.", ABSTRACT),
+    "DIFFICULTY": entry(
+        "groups neither too hard nor too easy", "2504.03380", "balanced online filtering",
+        "Dropped groups are not replaced here.", ABSTRACT),
+    "ASPO": entry(
+        "a bounded bonus for calling a tool early", "2508.19201", "advantage shaping",
+        "Positions are turns, theirs tokens. 0.5 and 0.5 are placeholders.", ABSTRACT),
+    "XRPO": entry(
+        "a bounded bonus for unlikely successes", "2510.06672", "the novelty term",
+        "Without its allocation of rollouts and its solved examples in the prompt.", ABSTRACT),
+    "FISSION_GRPO": entry(
+        "recovery rollouts from a failure, compared with each other", "no arXiv id known to us",
+        "the recovery group",
+        "Only credit: the rollout forks at the failure and adds the diagnosis. Turns that a branch inherited "
+        "carry no loss.", ABSTRACT),
+    "SPO_CHAIN": entry(
+        "value differences between cut points, on uncertain tokens", "2505.23564",
+        "AIFrameResearch/SPO, chain",
+        "Cut points are turns where the rollout branched; values are means over branches.",
+        "read from the authors' code; " + HAND),
+    "AEPO": entry(
+        "credit grows with entropy, the clip keeps its gradient", "2510.14545", "the update side",
+        "Only the loss: the entropy-balanced rollout is the brancher's. Needs the column entropy.",
+        "a secondary source; " + HAND),
+    "SCALING_INTER": entry(
+        "short rollouts first, longer ones later", "2509.08755", "ScalingInter-RL",
+        "The gradient is GRPO's; the run takes the limit as the smaller of this and its own. 5, 8 and 10 "
+        "turns are placeholders.", ABSTRACT),
+}  # fmt: skip

@@ -1,0 +1,116 @@
+"""The process that asks PostgreSQL: for each query a session of its own, cancelled and closed in time."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from agentrl.sandbox.sql import plain, size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from psycopg import Connection as Driver
+    from sqlalchemy import Connection, CursorResult, Engine
+
+MEMORY = 2 << 30
+_LACK_OF_MEMORY = {"53200", "53400", "54000"}
+_CANCELLED = "57014"
+# Classes of errors that are the server's and not the statement's: connection, resources, operator, system,
+# internal.
+_OURS = ("08", "53", "57", "58", "XX")
+
+
+def prepare(settings: dict[str, object]) -> Callable[[dict[str, object]], dict[str, object]]:
+    """Return what answers queries; nothing is connected before the first."""
+    from sqlalchemy import NullPool, create_engine
+
+    seconds = float(str(settings["seconds"]))
+    milliseconds = max(1, int(seconds * 1000))
+    options = {
+        "statement_timeout": milliseconds,
+        "lock_timeout": milliseconds,
+        "idle_in_transaction_session_timeout": milliseconds + 5000,
+        "client_connection_check_interval": 1000,
+        "default_transaction_read_only": "on",
+        "max_parallel_workers_per_gather": 0,
+        "jit": "off",
+    }
+    given = " ".join(f"-c {name}={value}" for name, value in options.items())
+    engine = create_engine(
+        str(settings["url"]), poolclass=NullPool, connect_args={"options": given, "connect_timeout": 10}
+    )
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    sizes = int(str(settings["max_rows"])), int(str(settings["max_bytes"]))
+    return partial(_answer, engine, seconds, sizes)
+
+
+def _answer(
+    engine: Engine, seconds: float, sizes: tuple[int, int], asked: dict[str, object]
+) -> dict[str, object]:
+    with engine.connect() as connection:
+        if "check" in asked:
+            rows = connection.execution_options(no_parameters=True).exec_driver_sql(str(asked["check"])).all()
+            return {"problems": [row[0] for row in rows]}
+        connection.rollback()
+        with _deadline(connection, seconds):
+            return _queried(connection, str(asked["sql"]), seconds, sizes)
+
+
+@contextlib.contextmanager
+def _deadline(connection: Connection, seconds: float) -> Iterator[None]:
+    """Cancel what the session does, from a second connection, when the time is up."""
+    driver = cast("Driver[object]", connection.connection.driver_connection)
+    timer = threading.Timer(seconds + 0.1, driver.cancel_safe, kwargs={"timeout": 5.0})
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _queried(connection: Connection, sql: str, seconds: float, sizes: tuple[int, int]) -> dict[str, object]:
+    from sqlalchemy.exc import DBAPIError, ResourceClosedError
+
+    # stream_results declares a cursor for the text: it takes one query and nothing else, and rows come as
+    # they are fetched. no_parameters keeps % and : what they are.
+    streaming = connection.execution_options(stream_results=True, max_row_buffer=50, no_parameters=True)
+    try:
+        cursor = streaming.exec_driver_sql(sql)
+        rows, cut = _fetched(cursor, *sizes)
+        return {"status": "ok", "columns": list(cursor.keys()), "rows": rows, "cut": cut}
+    except DBAPIError as error:
+        return _failed(error, seconds)
+    except MemoryError:
+        return {"status": "memory", "message": "the result needs too much memory"}
+    except (ResourceClosedError, UnicodeError, ValueError) as error:
+        return {"status": "error", "message": str(error)}
+
+
+def _fetched(cursor: CursorResult[object], max_rows: int, max_bytes: int) -> tuple[list[list[object]], bool]:
+    rows: list[list[object]] = []
+    size = 0
+    for row in cursor:
+        size += sum(map(size_of, row))
+        if len(rows) >= max_rows or size > max_bytes:
+            return rows, True
+        rows.append([plain(value) for value in row])
+    return rows, False
+
+
+def _failed(error: Exception, seconds: float) -> dict[str, object]:
+    cause = getattr(error, "orig", error)
+    state = str(getattr(cause, "sqlstate", None) or "")
+    diagnosis = getattr(cause, "diag", None)
+    message = getattr(diagnosis, "message_primary", None) or str(cause)
+    hint = getattr(diagnosis, "message_hint", None)
+    said = f"{message}. {hint}" if hint else message
+    if state == _CANCELLED:
+        return {"status": "timeout", "message": f"the query did not end within {seconds:g} s"}
+    if state in _LACK_OF_MEMORY or "out of memory" in message:
+        return {"status": "memory", "message": said}
+    return {"status": "infra_error" if not state or state.startswith(_OURS) else "error", "message": said}
