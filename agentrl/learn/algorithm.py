@@ -18,7 +18,6 @@ from agentrl.credit.part import Description, Number, Printed, name_of, rebuild, 
 from agentrl.credit.part import describe as describe_part
 from agentrl.credit.reward import Reward, environment_reward
 from agentrl.errors import AlgorithmError
-from agentrl.learn.critic import Critic
 from agentrl.learn.average import Average, CreditAverage, token_mean
 from agentrl.learn.optimizer import AdamW, Optimizer
 from agentrl.learn.ratio import Ratio, token_ratio
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from agentrl.learn.critic import Critic
     from agentrl.learn.penalty import Need, Penalty
     from agentrl.trajectory.batch import Batch
 
@@ -83,8 +83,9 @@ class Algorithm(Printed):
     Attributes:
         reward, keep, advantage: credit, numpy; see `agentrl.credit`.
         token_weight, ratio, surrogate, average, penalties: the loss.
-        optimizer: what steps on it; `critic`: how the values are learnt that the advantage reads; `epochs`: passes over each batch; `minibatches`: optimizer steps in each
-            pass, every one on its own share of the trajectories.
+        optimizer: what steps on it; `critic`: how the values are learnt that the advantage reads.
+        epochs: passes over each batch; `minibatches`: optimizer steps in each pass, every one on its own
+            share of the trajectories.
         turn_limit: most turns of a rollout, below the run's own limit; a schedule widens it.
         on_empty: whether a batch of which the filter keeps nothing is an error or skipped.
     """

@@ -1,8 +1,8 @@
-"""Belief in the gold answer: its log-probability at the start of each turn, in the pass that measures the rest.
+"""Belief in the gold answer: its log-probability at the start of each turn, measured in one pass.
 
-Each question is a leaf on a turn boundary: the stream up to there, a lead such as `<answer>`, and the answer. All
-leaves of a trajectory share its one stream, so a pass costs the stream and the leaves, not the stream once for
-each turn. Source: IGPO (GuoqingWang1/IGPO); it re-reads the whole history at every turn.
+Each question is a leaf on a turn boundary: the stream up to there, a lead such as `<answer>`, and the answer.
+All leaves of a trajectory share its one stream, so a pass costs the stream and the leaves, not the stream
+once for each turn. Source: IGPO (GuoqingWang1/IGPO); it re-reads the whole history at every turn.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agentrl.learn.forward import Streams
 from agentrl.trajectory.batch import GOLD_LOGPROB, GOLD_LOGPROB_FINAL
-from agentrl.trajectory.turn import IntArray, no_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
-    from agentrl.learn.forward import Index, Tokens
+    from agentrl.learn.forward import Index, Streams, Tokens
     from agentrl.policy.render import Renderer
+    from agentrl.trajectory import IntArray
     from agentrl.trajectory.batch import Batch
     from agentrl.world.parsing import Protocol
 
@@ -168,8 +167,3 @@ def gold_belief(
         batch, model, streams_of(batch), answers=answers, temperature=temperature, micro_tokens=micro_tokens
     )
     return with_beliefs(batch, [found.beliefs])
-
-
-def no_answer() -> IntArray:
-    """Return the tokens of an ending that shows nothing."""
-    return no_tokens()

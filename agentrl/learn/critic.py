@@ -1,7 +1,7 @@
 """A critic as a value: a model of its own that learns what return follows each sampled token.
 
-It begins as a copy of the policy's trunk with a head of one output at 0, so that the first advantages are plain
-returns. Nothing here imports torch until the critic is built.
+It begins as a copy of the policy's trunk with a head of one output at 0, so that the first advantages are
+plain returns. Nothing here imports torch until the critic is built.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentrl.credit.part import Number
 from agentrl.learn.optimizer import AdamW, Optimizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from agentrl.credit.part import Number
     from agentrl.learn.value import ValueModel
 
 
@@ -28,7 +28,7 @@ class Critic:
             code of PPO; infinity switches it off.
     """
 
-    optimizer: Optimizer = AdamW(lr=1e-5)
+    optimizer: Optimizer = AdamW(lr=1e-5)  # noqa: RUF009  # frozen, so sharing one is safe
     clip: Number = 0.5
 
     def build(self, policy: PreTrainedModel) -> ValueModel:

@@ -49,9 +49,7 @@ class Values:
 
 
 @torch.no_grad()
-def measure_values(
-    batch: Batch, critic: ValueModel, streams: Index, *, micro_tokens: int = 8192
-) -> Values:
+def measure_values(batch: Batch, critic: ValueModel, streams: Index, *, micro_tokens: int = 8192) -> Values:
     """Measure the value before each sampled token of some streams."""
     every = Streams.of(batch)
     places, found = [np.zeros(0, np.int64)], [torch.zeros(0)]
@@ -107,10 +105,11 @@ def value_gradient(
     total = 0.0
     for rows, layout in lay_out(critic.trunk, *every.sequences(streams), tokens=micro_tokens):
         place = every.samples(streams[rows])
-        value = critic.values(layout).cpu()
-        target, before = torch.from_numpy(inputs.target[place]), torch.from_numpy(inputs.before[place])
+        asked = np.isfinite(inputs.target[place])
+        target, before = (torch.from_numpy(each[place[asked]]) for each in (inputs.target, inputs.before))
+        value = critic.values(layout).cpu()[torch.from_numpy(asked)]
         held = before + (value - before).clamp(-inputs.clip, inputs.clip)
-        error = torch.maximum((value - target) ** 2, (held - target) ** 2)[target.isfinite()]
+        error = torch.maximum((value - target) ** 2, (held - target) ** 2)
         loss = 0.5 * error.sum() / max(inputs.count, 1)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         total += float(loss.detach())
