@@ -69,9 +69,10 @@ $(VENV)/.train: $(VENV)/.made pyproject.toml constraints.txt
 # textworld may need a C compiler (its dependency jericho is built from source): without it, its tests skip.
 $(VENV)/.test: $(VENV)/.train
 	@echo "Installing the test tools"
-	@$(PIP) -e '.[train,dev,math,search,sql]' $(BRIEF)
+	@$(PIP) -e '.[train,dev,serve,math,search,sql]' $(BRIEF)
 	@echo "Installing textworld (optional): about a minute"
 	@$(PIP) -e '.[textworld]' $(BRIEF) || echo "textworld could not be installed here: its tests will skip"
+	@$(PIP) -e '.[alfworld]' $(BRIEF) || echo "ALFWorld's planner could not be compiled here: its tests will skip"
 	@touch $@
 
 # torchvision and its kin come for CUDA and fail to import beside a CPU torch. `vllm serve` asks for the version

@@ -102,6 +102,10 @@ class Ledger:
             for i, key in enumerate(keys)
         }
 
+    def record_of(self, task: str) -> TaskRecord:
+        """Return what is known of a task; an empty record for a new one."""
+        return self.tasks.get(task, TaskRecord())
+
     def pass_rate(self, task: str) -> float | None:
         """Return the share of attempts that succeeded, or None for a task never tried."""
         old = self.tasks.get(task)

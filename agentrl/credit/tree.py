@@ -62,6 +62,8 @@ def same_step(batch: Batch, /) -> Ids:
 def shared_turn(batch: Batch, /) -> Ids:
     """Turns that are one and the same: a branch shares the turns before `branch_turn` with its parent."""
     origin = np.arange(batch.num_turns, dtype=np.int64)
+    if not is_branched(batch):
+        return origin
     for row in _parents_first(batch):
         if batch.parent[row] >= 0:
             own, theirs = int(batch.turn_start[row]), int(batch.turn_start[batch.parent[row]])
@@ -69,6 +71,59 @@ def shared_turn(batch: Batch, /) -> Ids:
                          max(int(batch.branch_turn[row]), 0))  # fmt: skip
             origin[own : own + length] = origin[theirs : theirs + length]
     return origin
+
+
+def copied_turn(batch: Batch, /) -> Ids:
+    """(S,) `shared_turn` where the sampled tokens are indeed the same; other turns are their own."""
+    own = np.arange(batch.num_turns, dtype=np.int64)
+    if not is_branched(batch):
+        return own
+    origin, counts = shared_turn(batch), np.diff(batch.sample_start)
+    origin = np.where(counts[origin] == counts, origin, own)
+    token = batch.token[batch.sampled]
+    other = np.bincount(batch.turn_of_sample, token != token[copied_sample(batch, origin)], batch.num_turns)
+    return np.where(other == 0, origin, own)
+
+
+def copied_sample(batch: Batch, origin: Ids, /) -> Ids:
+    """(N,) the sampled token that each one is a copy of, given the turn that its turn is a copy of."""
+    shift = batch.sample_start[origin].astype(np.int64) - batch.sample_start[:-1]
+    return np.arange(batch.num_sampled, dtype=np.int64) + shift[batch.turn_of_sample]
+
+
+def is_branched(batch: Batch, /) -> bool:
+    """Whether any trajectory has its parent in the batch."""
+    return bool((batch.parent >= 0).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Rows of which some are copies of others: turns, or sampled tokens, of branches and their parents.
+
+    Attributes:
+        origin: (X,) the row that each is a copy of; `kept`: (X,) whether it carries loss;
+        `rank`: (X,) who comes first where an origin itself is not kept.
+    """
+
+    origin: Ids
+    kept: NDArray[np.bool_]
+    rank: NDArray[np.integer]
+
+    def standing(self) -> NDArray[np.bool_]:
+        """(X,) one row for each origin with a kept copy: the origin, or its kept copy of lowest rank."""
+        copy = self.origin != np.arange(len(self.origin))
+        order = np.lexsort((self.rank, copy, ~self.kept))
+        first = order[np.unique(self.origin[order], return_index=True)[1]]
+        found = np.zeros(len(self.origin), np.bool_)
+        found[first] = True
+        return found & self.kept
+
+    def mean(self, value: Floats) -> Floats:
+        """(X,) the mean over the kept copies of the same row."""
+        size = len(self.origin)
+        total = np.bincount(self.origin, np.where(self.kept, value, 0.0), size)
+        count = np.bincount(self.origin, self.kept, size)
+        return (total / np.maximum(count, 1))[self.origin]
 
 
 def branch_place(batch: Batch, /) -> Ids:
@@ -82,6 +137,8 @@ def branch_place(batch: Batch, /) -> Ids:
 def same_tree(batch: Batch, /) -> Ids:
     """Turns of trajectories that branched, directly or through others, from the same one."""
     root = np.arange(batch.num_trajectories, dtype=np.int64)
+    if not is_branched(batch):
+        return root[batch.trajectory_of_turn]
     for row in _parents_first(batch):
         if batch.parent[row] >= 0:
             root[row] = root[batch.parent[row]]

@@ -14,15 +14,17 @@ import numpy as np
 from agentrl.credit.advantage import Advantage, Relative, Sum
 from agentrl.credit.critic import TokenAdvantage
 from agentrl.credit.keep import Keep, Kept, keep_all
-from agentrl.credit.part import Description, Number, Printed, name_of, rebuild, resolve
+from agentrl.credit.part import Description, Printed, name_of, rebuild, resolve
 from agentrl.credit.part import describe as describe_part
 from agentrl.credit.reward import Reward, environment_reward
+from agentrl.credit.tree import Copies, copied_sample, copied_turn, is_branched
 from agentrl.errors import AlgorithmError
 from agentrl.learn.average import Average, CreditAverage, token_mean
 from agentrl.learn.optimizer import AdamW, Optimizer
 from agentrl.learn.ratio import Ratio, token_ratio
 from agentrl.learn.surrogate import Clip, Situated, Surrogate
 from agentrl.learn.weight import CreditWeight, TokenWeight, equal_weight
+from agentrl.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,10 +85,10 @@ class Algorithm(Printed):
     Attributes:
         reward, keep, advantage: credit, numpy; see `agentrl.credit`.
         token_weight, ratio, surrogate, average, penalties: the loss.
+        plan: what a step rolls out, from task sampler to replay; see `agentrl.plan`.
         optimizer: what steps on it; `critic`: how the values are learnt that the advantage reads.
         epochs: passes over each batch; `minibatches`: optimizer steps in each pass, every one on its own
             share of the trajectories.
-        turn_limit: most turns of a rollout, below the run's own limit; a schedule widens it.
         on_empty: whether a batch of which the filter keeps nothing is an error or skipped.
     """
 
@@ -98,11 +100,11 @@ class Algorithm(Printed):
     surrogate: Surrogate | Situated = Clip(0.2, 0.2)  # noqa: RUF009  # frozen
     average: Average | CreditAverage = token_mean
     penalties: tuple[Penalty, ...] = ()
+    plan: Plan = Plan()  # noqa: RUF009  # frozen
     optimizer: Optimizer = AdamW()  # noqa: RUF009  # frozen
     critic: Critic | None = None
     epochs: int = 1
     minibatches: int = 1
-    turn_limit: Number | None = None
     on_empty: Literal["raise", "skip"] = "raise"
 
     def __post_init__(self) -> None:
@@ -130,6 +132,9 @@ class Algorithm(Printed):
     def credit(self, batch: Batch) -> Credit:
         """Return the advantages of a batch.
 
+        Turns that branches share with their parent carry loss once, with the mean advantage of the copies;
+        only an objective over whole trajectories has a slope for each copy.
+
         Raises:
             AlgorithmError: a part gave a wrong shape or a figure that is not finite, or the filter kept
             nothing. MissingColumnError: a part reads a column that no probe measured.
@@ -147,6 +152,8 @@ class Algorithm(Printed):
             finer = _tokens(batch, self.advantage.of_tokens(batch, reward, kept), self.advantage)
             of_sample = np.where(kept.loss[turn], finer, 0.0)
         credit = Credit(reward, kept, advantage, of_sample, kept.loss[turn], shown)
+        if is_branched(batch) and not self.reads_current:
+            credit = _counted_once(batch, credit)
         if credit.empty and self.on_empty == "raise":
             raise AlgorithmError(
                 f"{self.keep!r} kept none of {batch.num_turns} turns, so there is nothing to "
@@ -189,6 +196,22 @@ def from_description(description: dict[str, Description]) -> Algorithm:
     if not isinstance(algorithm, Algorithm):
         raise AlgorithmError(f"the run card describes {name_of(algorithm)}, not an Algorithm.")
     return algorithm
+
+
+def _counted_once(batch: Batch, credit: Credit) -> Credit:
+    origin, member = copied_turn(batch), batch.member[batch.trajectory_of_turn]
+    turns = Copies(origin, credit.kept.loss, member)
+    samples = Copies(copied_sample(batch, origin), credit.keep_of_sample, member[batch.turn_of_sample])
+    stands, standing = turns.standing(), samples.standing()
+    of_turn = {name: np.where(stands, turns.mean(part), 0.0) for name, part in credit.parts.items()}
+    return Credit(
+        credit.reward,
+        Kept(stands, credit.kept.baseline),
+        np.where(stands, turns.mean(credit.advantage), 0.0),
+        np.where(standing, samples.mean(credit.advantage_of_sample), 0.0),
+        standing,
+        of_turn,
+    )
 
 
 def _tokens(batch: Batch, values: Floats, part: object) -> Floats:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from agentrl.credit.part import Number, Schedule, fixed
+from agentrl.errors import AlgorithmError
 
 __all__ = ["Constant", "Cosine", "Linear", "Number", "Schedule", "Staircase", "WarmupLinear", "fixed"]
 
@@ -83,6 +84,10 @@ class Staircase(Schedule):
     """
 
     steps: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise AlgorithmError("a Staircase needs at least one number.")
 
     def __call__(self, progress: float) -> float:
         """Return the number at `progress`."""

@@ -14,14 +14,31 @@ if TYPE_CHECKING:
 Finish: TypeAlias = Literal["stop", "length", "context", "invalid"]
 
 
+class Player(Protocol):
+    """A scripted player of one episode; see `agentrl.world.env.Expert`."""
+
+    def act(self) -> str:
+        """Choose the next action."""
+        ...
+
+    def observe(self, command: str, feedback: str) -> None:
+        """Learn what an action gave."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a turn is drawn. `temperature=0` is greedy; `max_tokens` bounds one turn's sampled tokens."""
+    """How a turn is drawn. `temperature=0` is greedy; `max_tokens` bounds one turn's sampled tokens.
+
+    `entropy` asks for the entropy of each token's distribution, as the token measure "entropy", of policies
+    that can tell.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 64
     stop_strings: tuple[str, ...] = ()
+    entropy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +51,10 @@ class Message:
 
 def _nothing_admissible() -> None:
     return None
+
+
+def _no_expert(observation: str) -> None:
+    del observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +70,7 @@ class Request:
         tools: JSON schemas of the world's tools, for a server that makes tool calls of its own; empty where
             the protocol writes them as text.
         admissible: gives the environment's admissible commands or None; for checks and random play only.
+        expert: makes the environment's own player of this episode from its first observation, or None.
     """
 
     trajectory: str
@@ -61,6 +83,7 @@ class Request:
     key: tuple[int, ...] = (0,)
     tools: tuple[Mapping[str, object], ...] = ()
     admissible: Callable[[], Sequence[str] | None] = _nothing_admissible
+    expert: Callable[[str], Player | None] = _no_expert
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from agentrl.errors import PolicyError
 from agentrl.policy.base import Request, Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-class Player(Protocol):
-    """A scripted player of one episode; see `agentrl.world.env.Expert`."""
-
-    def act(self) -> str:
-        """Choose the next action."""
-        ...
-
-    def observe(self, command: str, feedback: str) -> None:
-        """Learn what an action gave."""
-        ...
+    from agentrl.policy.base import Player
 
 
 @dataclass
 class ExpertPolicy:
-    """Plays each trajectory with a player of its own.
+    """Plays each trajectory with a player of its own, made by the environment that is being played."""
 
-    Args:
-        begin: makes a player from the first observation, or None where the world has no expert.
-    """
-
-    begin: Callable[[str], Player | None]
     name: str = "expert"
     renderer: None = None
     _players: dict[str, tuple[Player, str]] = field(default_factory=dict, repr=False)
@@ -41,7 +24,7 @@ class ExpertPolicy:
         """Act on what was observed. Raises `PolicyError` where the world has no expert."""
         known = self._players.get(request.trajectory)
         if known is None:
-            player = self.begin(request.observation)
+            player = request.expert(request.observation)
             if player is None:
                 raise PolicyError(
                     "this environment has no expert; define expert() on it or evaluate another policy."

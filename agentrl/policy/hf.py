@@ -77,6 +77,7 @@ class HfPolicy:
             logprobs=decoded.logprobs,
             finish=decoded.finish,
             version=self.version,
+            token_measures={} if decoded.entropies is None else {"entropy": decoded.entropies},
         )
 
     def finish(self, trajectory: str) -> None:

@@ -77,17 +77,17 @@ class Markup:
     @property
     def stop_tokens(self) -> tuple[int, ...]:
         """The end token."""
-        return (self._id(self.end),)
+        return (self._end_id,)
 
     def begin(self, system: str, observation: str) -> IntArray:
         """System text, first observation and the act token."""
         text = f"{system}\n\n{observation}" if system else observation
-        return _ids([*self.encode(text), self._id(self.act)])
+        return _ids([*_encode(self.tokenizer, text), self._act_id])
 
     def extend(self, observation: str, *, closed: bool) -> IntArray:
         """The next observation and the act token."""
-        head = [] if closed else [self._id(self.end)]
-        return _ids([*head, *self.encode(observation), self._id(self.act)])
+        head = () if closed else (self._end_id,)
+        return _ids([*head, *_encode(self.tokenizer, observation), self._act_id])
 
     def encode(self, text: str) -> IntArray:
         """Plain text as tokens; markup written in the text stays text."""
@@ -97,8 +97,13 @@ class Markup:
         """Tokens as text, without special tokens."""
         return _decode(self.tokenizer, tuple(int(token) for token in tokens))
 
-    def _id(self, token: str) -> int:
-        return _single(self.tokenizer.convert_tokens_to_ids(token))
+    @functools.cached_property
+    def _act_id(self) -> int:
+        return _single(self.tokenizer.convert_tokens_to_ids(self.act))
+
+    @functools.cached_property
+    def _end_id(self) -> int:
+        return _single(self.tokenizer.convert_tokens_to_ids(self.end))
 
 
 @dataclass(frozen=True)

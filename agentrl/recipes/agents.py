@@ -17,6 +17,7 @@ from agentrl.learn.average import trajectory_turn_mean
 from agentrl.learn.schedule import Staircase
 from agentrl.learn.surrogate import OpenClip
 from agentrl.learn.weight import EntropyAdvantage, Improbable
+from agentrl.plan import BalancedForks, MonteCarlo, Plan, Recover
 from agentrl.recipes.about import ABSTRACT, HAND, About, entry
 from agentrl.recipes.base import GRPO
 
@@ -34,10 +35,26 @@ D3S = replace(GRPO, keep=MostSpread(0.5), on_empty="skip")
 DIFFICULTY = replace(GRPO, keep=PassRateBetween(0.2, 0.8) & mixed_groups, on_empty="skip")
 ASPO = replace(GRPO, advantage=EarlierTool(Relative()))
 XRPO = replace(GRPO, advantage=Novelty(Relative()))
-FISSION_GRPO = replace(GRPO, keep=own_turns, advantage=Relative(peers=same_fork), on_empty="skip")
-SPO_CHAIN = replace(GRPO, advantage=PlaceDifference(branch_place), token_weight=Improbable(0.9))
-AEPO = replace(GRPO, surrogate=OpenClip(0.2, 0.28), token_weight=EntropyAdvantage(0.3))
-SCALING_INTER = replace(GRPO, turn_limit=Staircase((5, 8, 10)))
+FISSION_GRPO = replace(
+    GRPO,
+    keep=own_turns,
+    advantage=Relative(peers=same_fork),
+    plan=Plan(brancher=Recover()),
+    on_empty="skip",
+)
+SPO_CHAIN = replace(
+    GRPO,
+    advantage=PlaceDifference(branch_place),
+    token_weight=Improbable(0.9),
+    plan=Plan(brancher=MonteCarlo(samples=2)),
+)
+AEPO = replace(
+    GRPO,
+    surrogate=OpenClip(0.2, 0.28),
+    token_weight=EntropyAdvantage(0.3),
+    plan=Plan(brancher=BalancedForks()),
+)
+SCALING_INTER = replace(GRPO, plan=Plan(turns=Staircase((5, 8, 10))))
 
 ABOUT: dict[str, About] = {
     "OTC": entry(
@@ -93,16 +110,18 @@ ABOUT: dict[str, About] = {
     "FISSION_GRPO": entry(
         "recovery rollouts from a failure, compared with each other", "no arXiv id known to us",
         "the recovery group",
-        "Only credit: the rollout forks at the failure and adds the diagnosis. Turns that a branch inherited "
-        "carry no loss.", ABSTRACT),
+        "The diagnosis is the world's own reply to the failure, theirs a simulator's. Turns that a branch "
+        "inherited carry no loss.", ABSTRACT),
     "SPO_CHAIN": entry(
         "value differences between cut points, on uncertain tokens", "2505.23564",
         "AIFrameResearch/SPO, chain",
-        "Cut points are turns where the rollout branched; values are means over branches.",
+        "Cut points are spread evenly over the turns; values are means over all that pass, and the "
+        "continuations are learnt from too.",
         "read from the authors' code; " + HAND),
     "AEPO": entry(
         "credit grows with entropy, the clip keeps its gradient", "2510.14545", "the update side",
-        "Only the loss: the entropy-balanced rollout is the brancher's. Needs the column entropy.",
+        "The trajectory that is looked at first stays in the group. The column entropy comes with branching "
+        "rollouts.",
         "a secondary source; " + HAND),
     "SCALING_INTER": entry(
         "short rollouts first, longer ones later", "2509.08755", "ScalingInter-RL",

@@ -48,6 +48,7 @@ from agentrl.learn.average import turn_mean
 from agentrl.learn.critic import Critic
 from agentrl.learn.ratio import turn_ratio
 from agentrl.learn.surrogate import Clip
+from agentrl.plan import EntropyForks, Expand, Plan, Segments
 from agentrl.recipes.about import ABSTRACT, HAND, About, entry
 from agentrl.recipes.base import GIGPO, GRPO
 
@@ -65,10 +66,12 @@ BI_LEVEL_GAE = replace(GRPO, advantage=BiLevelGae(), critic=Critic())
 POAD = replace(GRPO, advantage=TokenGae(1.0, 0.95, 0.95), critic=Critic())
 TEMPO = replace(GRPO, advantage=Relative(scale=one) + 1.0 * PlaceDifference(SamePast()))
 SALT = replace(GRPO, advantage=MeanAmong(Relative(), same_step))
-TREE_GRPO = replace(GRPO, advantage=Relative() + 1.0 * Relative(peers=same_tree))
-TREE_PO = replace(GRPO, advantage=Whitened(SubtreeMean(branch_place)))
-SPO_TREE = replace(GRPO, advantage=PlaceDifference(branch_place))
-ARPO_HARD = replace(GRPO, advantage=MeanAmong(Relative(), shared_turn))
+TREE_GRPO = replace(
+    GRPO, advantage=Relative() + 1.0 * Relative(peers=same_tree), plan=Plan(brancher=Expand(2, 3))
+)
+TREE_PO = replace(GRPO, advantage=Whitened(SubtreeMean(branch_place)), plan=Plan(brancher=Segments()))
+SPO_TREE = replace(GRPO, advantage=PlaceDifference(branch_place), plan=Plan(brancher=Segments(turns=2)))
+ARPO_HARD = replace(GRPO, advantage=MeanAmong(Relative(), shared_turn), plan=Plan(brancher=EntropyForks()))
 MARS = replace(GRPO, advantage=Relative(Return(1.0), same_role_and_turn, per="turn"))
 M_GRPO = replace(GRPO, advantage=Relative(peers=same_role))
 LITE_PPO = replace(GRPO, advantage=Relative(scale=AcrossBatch(Std())))
@@ -145,7 +148,8 @@ ABOUT: dict[str, About] = {
         "read from the authors' code; " + HAND),
     "ARPO_HARD": entry(
         "turns shared by branches take their mean advantage", "no arXiv id known to us", "hard assignment",
-        "Only credit: branching is the rollout's.", "secondary source; " + HAND),
+        "Shared turns are learnt once, so on a true tree its loss is GRPO's. Forks look at the tokens after "
+        "the reply.", "secondary source; " + HAND),
     "MARS": entry(
         "returns compared with the same role at the same turn", "no arXiv id known to us",
         "turn-level, agent-specific normalisation", "Statistics over the whole batch.", ABSTRACT),

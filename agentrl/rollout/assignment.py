@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class Assignment:
     """One trajectory to collect.
 
     Members of a group share (split, index, seed), so they start equal; `noise` and `member` tell their
-    sampling apart. `attempt` counts retries after infrastructure failures.
+    sampling apart. `attempt` counts retries after infrastructure failures. `hint` is the share of the
+    expert's turns that it plays before the policy begins.
     """
 
     split: str
@@ -26,6 +27,7 @@ class Assignment:
     step: int = 0
     noise: int = 0
     attempt: int = 0
+    hint: float = 0.0
 
     @property
     def id(self) -> str:
@@ -44,13 +46,25 @@ class Assignment:
 
 
 def assign_groups(
-    split: str, indices: Iterable[int], *, members: int, seed: int, step: int = 0
+    split: str,
+    indices: Iterable[int],
+    *,
+    members: int | Sequence[int],
+    seed: int,
+    step: int = 0,
+    hints: Sequence[float] | None = None,
 ) -> list[Assignment]:
     """Return `members` assignments for each task; the group's environment seed comes from (seed, task).
+
+    Args:
+        members: of every group, or of each; `hints`: the share of each group that the expert plays.
 
     >>> [a.id for a in assign_groups("train", [7], members=2, seed=1)]
     ['0:train/7:0', '0:train/7:1']
     """
+    tasks = list(indices)
+    sizes = [members] * len(tasks) if isinstance(members, int) else members
+    shares = [0.0] * len(tasks) if hints is None else hints
     return [
         Assignment(
             split=split,
@@ -60,7 +74,8 @@ def assign_groups(
             member=member,
             step=step,
             noise=seed,
+            hint=hint,
         )
-        for index in indices
-        for member in range(members)
+        for index, size, hint in zip(tasks, sizes, shares, strict=True)
+        for member in range(size)
     ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentrl.errors import RolloutError
 from agentrl.policy.base import ClosingPolicy
+from agentrl.rollout.branch import Played, gathered, grow
 from agentrl.rollout.deadline import run, within
 from agentrl.rollout.episode import Episode
 from agentrl.rollout.stage import Stage
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agentrl.rollout.assignment import Assignment
+    from agentrl.rollout.branch import Origin
     from agentrl.rollout.episode import Play
     from agentrl.rollout.stage import AnyEnv
 
@@ -75,6 +77,8 @@ async def collect_async(
 
     An exception in one environment never touches another trajectory: it ends as `Invalid`, after one replay
     of the same actions in a fresh environment and `retries` new attempts where infrastructure failed.
+    With a brancher the members of a group grow in waves; a group in which one fails is not grown further, and
+    its other members are missing.
 
     Args:
         concurrency: trajectories in flight; a trajectory that ends makes room for the next one at once.
@@ -82,19 +86,20 @@ async def collect_async(
     """
     gate = asyncio.Semaphore(concurrency)
 
-    async def one(assignment: Assignment) -> Trajectory | Invalid:
+    async def one(assignment: Assignment, origin: Origin | None = None) -> Played:
         async with gate:
-            result = await _attempts(stock, play, assignment, retries)
+            played = await _attempts(stock, play, assignment, retries, origin)
             if finished is not None:
-                finished(result)
-            return result
+                finished(played.result)
+            return played
 
-    tasks = [asyncio.create_task(one(assignment)) for assignment in assignments]
+    brancher = play.brancher
     try:
-        return list(await asyncio.gather(*tasks))
+        if brancher is None:
+            return [played.result for played in await gathered(map(one, assignments))]
+        grown = await gathered(grow(group, brancher, one) for group in _by_group(assignments))
+        return [result for group in grown for result in group]
     finally:
-        for task in tasks:
-            task.cancel()
         if isinstance(play.policy, ClosingPolicy):
             await within(play.policy.aclose(), CLOSING_SECONDS)
 
@@ -115,16 +120,25 @@ def collect(
     return run(work)
 
 
-async def _attempts(stock: Stock, play: Play, assignment: Assignment, retries: int) -> Trajectory | Invalid:
-    result = await _once(stock, play, assignment)
+def _by_group(assignments: Sequence[Assignment]) -> list[list[Assignment]]:
+    groups: dict[tuple[int, str], list[Assignment]] = {}
+    for assignment in assignments:
+        groups.setdefault((assignment.step, assignment.group), []).append(assignment)
+    return list(groups.values())
+
+
+async def _attempts(
+    stock: Stock, play: Play, assignment: Assignment, retries: int, origin: Origin | None
+) -> Played:
+    played = await _once(stock, play, assignment, origin)
     for attempt in range(1, retries + 1):
-        if isinstance(result, Trajectory) or result.reason not in RETRIED:
+        if isinstance(played.result, Trajectory) or played.result.reason not in RETRIED:
             break
-        result = await _once(stock, play, replace(assignment, attempt=attempt))
-    return result
+        played = await _once(stock, play, replace(assignment, attempt=attempt), origin)
+    return played
 
 
-async def _once(stock: Stock, play: Play, assignment: Assignment) -> Trajectory | Invalid:
+async def _once(stock: Stock, play: Play, assignment: Assignment, origin: Origin | None) -> Played:
     stage = Stage(
         make=stock.make,
         assignment=assignment,
@@ -134,12 +148,12 @@ async def _once(stock: Stock, play: Play, assignment: Assignment) -> Trajectory 
         env=stock.take(),
     )
     try:
-        result = await Episode(play, stage).run()
+        result = await Episode(play, stage, origin).run()
         if isinstance(result, Trajectory):
             stock.put_back(stage.retire())
     finally:
         await stage.close()
-    return result
+    return Played(result, stage.course)
 
 
 @dataclass(frozen=True, slots=True)

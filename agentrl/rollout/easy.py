@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from agentrl.errors import ConfigError, PolicyError
@@ -14,14 +15,16 @@ from agentrl.rollout.collect import Stock
 from agentrl.rollout.collect import collect as collect_on
 from agentrl.rollout.episode import Play
 from agentrl.rollout.limits import Limits
+from agentrl.rollout.memory import whole_history
 from agentrl.world.env import AsyncTextEnv, TextEnv
-from agentrl.world.protocol import PlainText
 from agentrl.world.registry import make_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from agentrl.policy.base import Policy
+    from agentrl.rollout.branch import Brancher
+    from agentrl.rollout.memory import Memory
     from agentrl.trajectory import Invalid, Trajectory
     from agentrl.world.protocol import Protocol
     from agentrl.world.registry import AnyEnv
@@ -42,6 +45,8 @@ def collect(  # noqa: PLR0913  # one door with a default for everything but the 
     protocol: Protocol | None = None,
     sampling: Sampling | None = None,
     terms: Mapping[str, Terms] | None = None,
+    memory: Memory = whole_history,
+    brancher: Brancher | None = None,
     seed: int = 0,
 ) -> list[Trajectory | Invalid]:
     """Play tasks of an environment and return what happened, in the order of the tasks.
@@ -56,6 +61,7 @@ def collect(  # noqa: PLR0913  # one door with a default for everything but the 
         protocol: how turns are written; by default an environment that defines its own `step` reads plain
             text, and a world of tools uses its own protocol.
         terms: budgets and costs of tools by name.
+        memory: what of its past the agent is shown; `brancher`: how each task's members grow as trees.
         sampling: temperature and top-p; at most `limits.turn_tokens` tokens a turn.
         seed: of the environments and the noise.
 
@@ -85,7 +91,9 @@ def collect(  # noqa: PLR0913  # one door with a default for everything but the 
     if size is not None and max(indices, default=0) >= size:
         raise ConfigError(f"split {split!r} has {size} tasks; task {max(indices)} is outside. Ask for fewer.")
     protocol = protocol or default_protocol(first)
-    play = Play(_policy(policy, first, protocol), protocol, sampling, limits, _name(env, first), terms or {})
+    if brancher is not None:
+        sampling = replace(sampling, entropy=True)
+    play = Play(_policy(policy), protocol, sampling, limits, _name(env, first), terms or {}, memory, brancher)
     stock = Stock(factory)
     stock.put_back(first)
     try:
@@ -104,21 +112,19 @@ def _factory(env: World) -> Callable[[], AnyEnv]:
     return env
 
 
-def _policy(policy: Policy | str, env: AnyEnv, protocol: Protocol) -> Policy:
+def _policy(policy: Policy | str) -> Policy:
     if not isinstance(policy, str):
         return policy
     if policy == "random":
         return RandomPolicy()
-    if policy == "expert" and isinstance(env, TextEnv):
-        env.protocol = protocol.for_tools(env.toolbox.tools)
-        return ExpertPolicy(env.expert)
+    if policy == "expert":
+        return ExpertPolicy()
     raise PolicyError(f"{policy!r} names no policy here; give a policy object, 'random' or 'expert'.")
 
 
 def default_protocol(env: AnyEnv) -> Protocol:
-    """Return plain text for an environment that defines its own `step`, else the environment's protocol."""
-    own_step = isinstance(env, TextEnv) and type(env).step is not TextEnv.step
-    return PlainText() if own_step else env.protocol
+    """Return the protocol that an environment reads by itself."""
+    return env.default_protocol() if isinstance(env, TextEnv) else env.protocol
 
 
 def _name(env: World, made: AnyEnv) -> str:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from agentrl.errors import AgentrlError, ServerUnavailable
-from agentrl.policy.base import Message, Request, Sampling
+from agentrl.policy.base import Request, Sample, Sampling
+from agentrl.rollout.context import EXPERT, Context
+from agentrl.rollout.memory import whole_history
 from agentrl.rollout.stage import Stage, StageFailure
 from agentrl.rollout.text import TokenPlaces, cut_middle, rendered
 from agentrl.trajectory import Invalid, InvalidReason, Span, StopReason, Trajectory, Turn, TurnKind, no_tokens
@@ -18,12 +20,15 @@ from agentrl.trajectory import Invalid, InvalidReason, Span, StopReason, Traject
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentrl.policy.base import Policy, Sample
+    from agentrl.policy.base import Policy
     from agentrl.rollout.assignment import Assignment
+    from agentrl.rollout.branch import Brancher, Origin
+    from agentrl.rollout.context import Prompt
     from agentrl.rollout.limits import Limits
+    from agentrl.rollout.memory import Memory
     from agentrl.rollout.stage import Keys
     from agentrl.rollout.text import Places
-    from agentrl.trajectory import IntArray, ToolCall
+    from agentrl.trajectory import ToolCall
     from agentrl.world.env import StepResult
     from agentrl.world.protocol import Parsed, Protocol
     from agentrl.world.terms import Terms
@@ -41,20 +46,29 @@ class Play:
     limits: Limits
     environment: str = ""
     terms: Mapping[str, Terms] = field(default_factory=dict[str, "Terms"])
+    memory: Memory = whole_history
+    brancher: Brancher | None = None
 
 
 @dataclass
 class Episode:
-    """The state of one trajectory while it is being collected."""
+    """The state of one trajectory while it is being collected.
+
+    Attributes:
+        origin: where a branch leaves its parent; `hints`: what the expert writes in the first turns.
+    """
 
     play: Play
     stage: Stage
+    origin: Origin | None = None
     turns: list[Turn] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
-    tokens: int = 0
-    closed: bool = True
+    hints: Sequence[str] = ()
     info: Mapping[str, object] = field(default_factory=dict)
     gold: str | None = None
+    context: Context = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.context = Context(self.play.policy.renderer, self.play.memory)
 
     @property
     def assignment(self) -> Assignment:
@@ -82,16 +96,20 @@ class Episode:
             self.play.policy.finish(self.assignment.id)
 
     async def _play(self) -> Trajectory | Invalid:
-        observation = self._cut(await self.stage.open())
+        observation = await self._begin()
         self.gold = self.stage.gold()
-        self._tell_system()
         while True:
-            prompt = self._prompt(observation)
+            prompt = self.context.ask(observation)
             stop = self._limit(prompt)
             if stop is not None:
                 return self._finish(stop, observation)
             keys = self.stage.keys()
-            sample, seconds = await self._ask(observation, prompt)
+            if self.play.brancher is not None:
+                await self.stage.mark(len(self.turns))
+            if len(self.turns) < len(self.hints):
+                sample, seconds = self._hinted(), 0.0
+            else:
+                sample, seconds = await self._ask(observation, prompt)
             problem = _problem(sample)
             if problem is not None:
                 return self._invalid(InvalidReason.POLICY_ERROR, problem)
@@ -104,12 +122,31 @@ class Episode:
                     StopReason.TERMINATED if terminated else StopReason.TRUNCATED, observation
                 )
 
-    # -- asking ------------------------------------------------------------------------------------------
+    async def _begin(self) -> str:
+        """The first observation that the policy is to answer."""
+        origin = self.origin
+        if origin is None:
+            if self.assignment.hint > 0:
+                texts = await self.stage.expert_texts(self.play.limits.turns)
+                self.hints = texts[: min(int(self.assignment.hint * len(texts)), len(texts) - 1)]
+            observation = self._cut(await self.stage.open())
+            self.context.system = self.stage.system_text()
+            return observation
+        await self.stage.resume(origin.course, origin.turn)
+        self.context.system = self.stage.system_text()
+        for turn in origin.parent.turns[: origin.turn]:
+            self.context.take_over(turn)
+            self.turns.append(turn)
+        return origin.parent.turns[origin.turn].observation
 
-    def _tell_system(self) -> None:
-        system = self.stage.system_text()
-        if system:
-            self.messages.append(Message("system", system))
+    def _hinted(self) -> Sample:
+        """The expert's turn; nothing of it is sampled."""
+        text = self.hints[len(self.turns)]
+        if self.play.policy.renderer is None:
+            return Sample(text)
+        return Sample(text, no_tokens(), np.zeros(0, np.float32))
+
+    # -- asking ------------------------------------------------------------------------------------------
 
     def _shown(self, observation: str, info: Mapping[str, object]) -> str:
         """The observation as the protocol writes it; what is too long is cut inside of the markup."""
@@ -122,37 +159,33 @@ class Episode:
             return text
         return cut_middle(text, max(limit // shares, 1), renderer)
 
-    def _prompt(self, observation: str) -> IntArray | None:
-        self.messages.append(Message("user", observation))
-        renderer = self.play.policy.renderer
-        if renderer is None:
-            return None
-        if not self.turns:
-            system = self.messages[0].content if self.messages[0].role == "system" else ""
-            return renderer.begin(system, observation)
-        return renderer.extend(observation, closed=self.closed)
-
-    def _limit(self, prompt: IntArray | None) -> StopReason | None:
-        limits = self.play.limits
-        if len(self.turns) >= limits.turns:
+    def _limit(self, prompt: Prompt) -> StopReason | None:
+        if len(self.turns) >= self.play.limits.turns:
             return StopReason.MAX_TURNS
-        room = limits.trajectory_tokens
-        if room is not None and prompt is not None and self.tokens + len(prompt) + 1 > room:
-            return StopReason.MAX_TOKENS
-        return None
+        room = self._room(prompt)
+        return StopReason.MAX_TOKENS if room is not None and room < 1 else None
 
-    async def _ask(self, observation: str, prompt: IntArray | None) -> tuple[Sample, float]:
+    def _room(self, prompt: Prompt) -> int | None:
+        """Tokens that the stream may still sample, None where nothing bounds it."""
+        most = self.play.limits.trajectory_tokens
+        if most is None or prompt.tokens is None:
+            return None
+        return most - len(prompt.tokens) - (0 if prompt.fresh else self.context.size)
+
+    async def _ask(self, observation: str, prompt: Prompt) -> tuple[Sample, float]:
+        begun = len(self.turns) if prompt.fresh else self.context.begun
         request = Request(
             trajectory=self.assignment.id,
-            stream=self.assignment.id,
+            stream=f"{self.assignment.id}#{begun}" if begun else self.assignment.id,
             turn=len(self.turns),
             observation=observation,
-            messages=tuple(self.messages),
-            tokens=prompt,
+            messages=tuple(self.context.messages),
+            tokens=self.context.unseen(prompt),
             sampling=self._sampling(prompt),
             key=self.assignment.key(len(self.turns)),
             tools=self.stage.schemas(),
             admissible=self.stage.admissible,
+            expert=self.stage.expert,
         )
         begin = time.perf_counter()
         seconds = self.play.limits.step_seconds
@@ -168,18 +201,16 @@ class Episode:
             ) from error
         return sample, time.perf_counter() - begin
 
-    def _sampling(self, prompt: IntArray | None) -> Sampling:
-        limits, sampling = self.play.limits, self.play.sampling
-        most = min(limits.turn_tokens, sampling.max_tokens)
-        if limits.trajectory_tokens is not None and prompt is not None:
-            most = min(most, limits.trajectory_tokens - self.tokens - len(prompt))
+    def _sampling(self, prompt: Prompt) -> Sampling:
+        sampling, room = self.play.sampling, self._room(prompt)
+        most = min(self.play.limits.turn_tokens, sampling.max_tokens)
         stops = tuple(dict.fromkeys((*sampling.stop_strings, *self.stage.protocol.stop_strings)))
-        return Sampling(sampling.temperature, sampling.top_p, most, stops)
+        return replace(sampling, max_tokens=most if room is None else min(most, room), stop_strings=stops)
 
     # -- acting ------------------------------------------------------------------------------------------
 
     async def _act(
-        self, sample: Sample, observation: str, prompt: IntArray | None, keys: Keys, seconds: float
+        self, sample: Sample, observation: str, prompt: Prompt, keys: Keys, seconds: float
     ) -> tuple[str, bool, bool]:
         parsed = self.stage.protocol.parse(sample.text)
         begin = time.perf_counter()
@@ -187,9 +218,15 @@ class Episode:
         spent = time.perf_counter() - begin
         self.info = info
         places = self._places(sample)
+        hinted = len(self.turns) < len(self.hints)
+        if hinted:
+            added = self.context.told(prompt, sample.text)
+        else:
+            added = prompt.added
+            self.context.answer(prompt, sample.text, sample.tokens)
         self.turns.append(
             Turn(
-                prompt_tokens=prompt if prompt is not None else no_tokens(),
+                prompt_tokens=added,
                 tokens=sample.tokens,
                 logprobs=sample.logprobs,
                 observation=observation,
@@ -200,10 +237,14 @@ class Episode:
                 kind=_kind(sample, parsed, info),
                 valid=bool(info.get("valid", parsed.error is None)),
                 spoofed=parsed.spoofed,
+                fresh=prompt.fresh,
                 observation_key=keys[0],
                 state_key=keys[1],
                 tool_calls=_placed(cast("tuple[ToolCall, ...]", info.get("tool_calls", ())), parsed, places),
-                spans=tuple(Span(span.role, *places(span.start, span.end)) for span in parsed.spans),
+                spans=()
+                if hinted
+                else tuple(Span(span.role, *places(span.start, span.end)) for span in parsed.spans),
+                role=EXPERT if hinted else "agent",
                 finish=sample.finish,
                 policy_version=sample.version,
                 generate_seconds=seconds,
@@ -212,19 +253,7 @@ class Episode:
                 token_measures=sample.token_measures,
             )
         )
-        self.tokens += (len(prompt) if prompt is not None else 0) + (
-            len(sample.tokens) if sample.tokens is not None else 0
-        )
-        self.closed = self._ends_itself(sample)
-        self.messages.append(Message("assistant", sample.text))
         return self._shown(reply, info), terminated, truncated
-
-    def _ends_itself(self, sample: Sample) -> bool:
-        """Whether the turn's last token closes it; one ended by a limit or a stop string lacks that token."""
-        renderer = self.play.policy.renderer
-        if renderer is None or sample.tokens is None:
-            return sample.finish == "stop"
-        return len(sample.tokens) > 0 and int(sample.tokens[-1]) in renderer.stop_tokens
 
     async def _step(self, parsed: Parsed) -> StepResult:
         if parsed.error is not None:
@@ -258,9 +287,13 @@ class Episode:
             final_observation=observation,
             final_observation_key=keys[0],
             final_state_key=keys[1],
+            parent=self.origin.parent.id if self.origin is not None else None,
+            branch_turn=self.origin.turn if self.origin is not None else None,
+            hint_level=self.origin.parent.hint_level if self.origin is not None else len(self.hints),
             domain=str(self.info.get("domain", "")),
             task_type=str(self.info.get("task_type", task.type if task is not None else "")),
             policy=self.play.policy.name,
+            sandbox_tier=str(self.info.get("sandbox_tier", "")),
             metrics=cast("Mapping[str, float]", self.info.get("metrics", {})),
             gold=self.gold,
         )

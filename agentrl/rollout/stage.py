@@ -12,7 +12,7 @@ import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
-from agentrl.errors import EnvironmentFault
+from agentrl.errors import EnvironmentFault, RolloutError
 from agentrl.rollout.deadline import Late, in_thread, within
 from agentrl.rollout.typed import reset_result, step_result
 from agentrl.trajectory import InvalidReason, digest
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from agentrl.rollout.assignment import Assignment
-    from agentrl.world.env import AsyncTextEnv, StepResult, TextEnv
+    from agentrl.world.env import AsyncTextEnv, Expert, StepResult, TextEnv
     from agentrl.world.protocol import Protocol
     from agentrl.world.terms import Terms
     from agentrl.world.tool import Toolbox
@@ -40,6 +40,20 @@ class StageFailure(Exception):  # control flow inside the rollout, never shown
         self.detail = detail
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How an environment came to where it stood before each turn, so that another one can be brought there.
+
+    Attributes:
+        actions: (turn, action) as executed; `seen`: the first observation and that after each action.
+        marks: snapshots by turn, of worlds that gave one.
+    """
+
+    actions: tuple[tuple[int, str], ...]
+    seen: tuple[str, ...]
+    marks: Mapping[int, object]
+
+
 @dataclass
 class Stage:
     """One environment instance for one trajectory.
@@ -49,6 +63,7 @@ class Stage:
         protocol: made to measure for the environment's tools by `open`.
         seconds: deadline of one call of an environment that blocks or is asynchronous.
         terms: budgets and costs of the environment's tools.
+        marks: snapshots taken by `mark`, by turn.
     """
 
     make: Callable[[], AnyEnv]
@@ -60,6 +75,7 @@ class Stage:
     actions: list[tuple[int, str]] = field(default_factory=list["tuple[int, str]"])
     seen: list[str] = field(default_factory=list[str])
     replays: int = 0
+    marks: dict[int, object] = field(default_factory=dict[int, object])
 
     async def open(self) -> str:
         """Reset to the assigned task and return the first observation."""
@@ -73,6 +89,62 @@ class Stage:
                 raise await self._broken(second) from second
         self.seen.append(observation)
         return observation
+
+    async def expert_texts(self, most: int) -> list[str]:
+        """What the environment's expert writes on this task, played to its end; `open` begins the task anew.
+
+        Raises:
+            RolloutError: the environment has no expert.
+        """
+        observation = await self.open()
+        expert = self.expert(observation)
+        if expert is None:
+            raise RolloutError(
+                f"hints are played by the environment's expert, and {type(self.env).__name__} has none. "
+                "Define expert() on it, or plan without a hint."
+            )
+        texts: list[str] = []
+        done = False
+        while not done and len(texts) < most:
+            texts.append(self._hook("expert", expert.act))
+            reply, _, terminated, truncated, _ = await self.act(
+                len(texts) - 1, self.protocol.parse(texts[-1]).text
+            )
+            expert.observe(texts[-1], reply)
+            done = terminated or truncated
+        self._forget()
+        return texts
+
+    def _forget(self) -> None:
+        self.actions, self.seen, self.marks = [], [], {}
+        toolbox = _toolbox(self.env)
+        if toolbox is not None:
+            toolbox.forget(self.assignment.id)
+
+    async def resume(self, course: Course, turn: int) -> None:
+        """Bring the environment to where another one stood before `turn`: by its snapshot, else by replay."""
+        self.actions = [done for done in course.actions if done[0] < turn]
+        self.seen = list(course.seen[: len(self.actions) + 1])
+        if turn in course.marks:
+            try:
+                await self._restore(course.marks[turn])
+            except Exception as error:  # noqa: BLE001  # any exception of a world is contained here
+                await self._begin_again(error)
+            else:
+                return
+        await self._replay()
+
+    async def mark(self, turn: int) -> None:
+        """Keep a snapshot of the state before `turn`. Without one, actions are replayed."""
+        snapshot = getattr(self.env, "snapshot", None)
+        if self.env is not None and snapshot is not None:
+            with contextlib.suppress(Exception):
+                self.marks[turn] = await self._await(self.env, snapshot)
+
+    @property
+    def course(self) -> Course:
+        """What was executed and seen so far."""
+        return Course(tuple(self.actions), tuple(self.seen), self.marks)
 
     async def act(self, turn: int, action: str) -> StepResult:
         """Execute the action of a turn; after a failure replay the episode once in a fresh environment."""
@@ -106,6 +178,13 @@ class Stage:
         """The environment's admissible commands, or None."""
         return None if self.env is None else self._hook("admissible", self.env.admissible)
 
+    def expert(self, observation: str) -> Expert | None:
+        """The environment's own player of this episode, or None."""
+        begin = getattr(self.env, "expert", None)
+        if begin is None:
+            return None
+        return self._hook("expert", lambda: cast("Expert | None", begin(observation)))
+
     def keys(self) -> Keys:
         """Digests of what the agent has seen and of the true state."""
         if self.env is None:
@@ -131,13 +210,22 @@ class Stage:
             with contextlib.suppress(Exception):
                 await self._await(env, env.close)
 
-    async def _reset(self) -> str:
+    def _prepared(self) -> AnyEnv:
         env = self.env = self.env if self.env is not None else self.make()
         toolbox = _toolbox(env)
         if toolbox is not None:
             self.protocol = self.protocol.for_tools(toolbox.tools)
         env.protocol = self.protocol
         env.terms = self.terms
+        return env
+
+    async def _restore(self, state: object) -> None:
+        env = self._prepared()
+        restore: Callable[[object], object] = env.restore  # type: ignore[union-attr]  # it gave the snapshot
+        await self._await(env, functools.partial(restore, state))
+
+    async def _reset(self) -> str:
+        env = self._prepared()
         options: dict[str, object] = {"split": self.assignment.split, "index": self.assignment.index}
         reset = functools.partial(env.reset, seed=self.assignment.seed, options=options)
         return reset_result(await self._await(env, reset))

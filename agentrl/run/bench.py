@@ -14,11 +14,12 @@ from agentrl.errors import RunDirectoryError
 from agentrl.learn.checkpoint import clean, is_whole, newest, set_aside, write_checkpoint
 from agentrl.learn.gradient import load_flat
 from agentrl.learn.learner import Learner
+from agentrl.plan import groups_of
 from agentrl.policy.load import load_model, load_weights, save_model
 from agentrl.run.crew import Crew, Recipe
 from agentrl.run.start import demonstrations_of, make_start
 from agentrl.run.state import RunState
-from agentrl.trajectory.store import JournalWriter
+from agentrl.trajectory.store import JournalWriter, read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from agentrl.learn.checkpoint import Found
     from agentrl.learn.optimizer import Optimizer
     from agentrl.learn.supervised import Example
+    from agentrl.plan import Group
     from agentrl.policy.render import Renderer
     from agentrl.run.directory import RunDirectory
     from agentrl.run.progress import Progress
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 JOURNAL = "trajectories/rl.jsonl.zst"
+SHELF = "replay.jsonl.zst"
 GROWING = ("metrics.jsonl", "samples.jsonl", JOURNAL)
 
 
@@ -50,7 +53,7 @@ class Interrupted(Exception):  # control flow: the run stopped where it can be r
 
 @dataclass
 class Bench:
-    """A run at work."""
+    """A run at work; `shelf` holds the groups that a plan may replay."""
 
     settings: TrainSettings
     algorithm: Algorithm
@@ -65,6 +68,7 @@ class Bench:
     critic: Learner | None = None
     columns: tuple[Column, ...] = ()
     stopping: bool = False
+    shelf: tuple[Group, ...] = ()
     _begun: float = field(default_factory=time.monotonic)
     _restored: dict[str, object] | None = None
     _restored_critic: dict[str, object] | None = None
@@ -152,6 +156,9 @@ class Bench:
                 state_of = {**self.critic.state(), "weights": self.critic.weights()}
                 torch.save(state_of, folder / "critic.pt")
             state.save(folder / "state.json")
+            if self.shelf:
+                with JournalWriter(folder / SHELF) as shelf:
+                    shelf.append([item for group in self.shelf for item in group])
 
         path = write_checkpoint(self.directory.checkpoints, name or state.name, fill)
         if not name:
@@ -187,6 +194,8 @@ class Bench:
         self._restored = torch.load(optimizer, weights_only=True) if optimizer.exists() else None
         critic = found.path / "critic.pt"
         self._restored_critic = torch.load(critic, weights_only=True) if critic.exists() else None
+        if (found.path / SHELF).exists():
+            self.shelf = tuple(groups_of(read_journal(found.path / SHELF).trajectories))
         for file, size in self.state.sizes.items():
             self.directory.cut(file, size)
         return found.damaged
@@ -239,7 +248,7 @@ def open_bench(
     if not (start / "config.json").exists():
         make_start(settings, demonstrations, start)
     model, renderer = load_model(str(start), settings.model.renderer)
-    recipe = Recipe(settings.environment, settings.limits, settings.model, start)
+    recipe = Recipe(settings.environment, settings.limits, settings.model, start, algorithm.plan.memory)
     from agentrl.learn.supervised import example_of
 
     weight = settings.warm_start.observation_weight

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, TypeVar, cast
 
 from agentrl.errors import AgentrlError, RolloutError
+from agentrl.rollout.memory import whole_history
 from agentrl.run.shard import Shard, cpu_seconds
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from agentrl.policy.render import Renderer
+    from agentrl.rollout.memory import Memory
     from agentrl.run.settings import EnvironmentSettings, LimitSettings, ModelSettings
     from agentrl.world.parsing import Protocol as WorldProtocol
 
@@ -51,6 +53,7 @@ class Recipe:
     limits: LimitSettings
     shape: ModelSettings
     model_folder: Path | None
+    memory: Memory = whole_history
 
 
 @dataclass
@@ -80,7 +83,7 @@ class Crew:
         if number not in self._own:
             recipe = self.recipe
             self._own[number] = Shard(
-                recipe.environment, recipe.limits, self.model, self.renderer, recipe.shape
+                recipe.environment, recipe.limits, self.model, self.renderer, recipe.shape, recipe.memory
             )
         return self._own[number]
 
@@ -321,7 +324,7 @@ class _Shards:
             self._load_model()
             recipe = self.recipe
             self._built[number] = Shard(
-                recipe.environment, recipe.limits, self._model, self._renderer, recipe.shape
+                recipe.environment, recipe.limits, self._model, self._renderer, recipe.shape, recipe.memory
             )
         return self._built[number]
 

@@ -182,7 +182,7 @@ def _stage(suite: EvaluationSuite, player: Player, loaded: Loaded, limits: Limit
         return
     # Scripted players cost less than starting a helper process.
     processes = suite.processes if player.samples else 1
-    recipe = Recipe(environment, limits, loaded.shape, player.folder)
+    recipe = Recipe(environment, limits, loaded.shape, player.folder, player.memory)
     with Crew(recipe, loaded.model, loaded.renderer, suite.shards, processes) as crew:
         yield lambda assignments, temperature, top_p: collect_on(
             crew, Task(assignments, player.actor, temperature, top_p), None

@@ -126,7 +126,12 @@ class SupervisedShare:
 
 
 def collect_on(crew: Crew, task: Task, weights: torch.Tensor | None) -> list[Trajectory | Invalid]:
-    """Play a collection on every shard; results stand in the order of the assignments."""
+    """Play a collection on every shard; results stand in the order of the assignments.
+
+    With a brancher a group stays on one shard, and members that were not begun are missing.
+    """
+    if task.brancher is not None:
+        return _grow_on(crew, task, weights)
     shares = [task.assignments[number :: crew.shards] for number in range(crew.shards)]
     jobs = [Collect(replace(task, assignments=tuple(share))) for share in shares]
     results = crew.run(jobs, weights)
@@ -134,6 +139,18 @@ def collect_on(crew: Crew, task: Task, weights: torch.Tensor | None) -> list[Tra
     for number, result in enumerate(results):
         merged[number :: crew.shards] = result
     return [item for item in merged if item is not None]
+
+
+def _grow_on(crew: Crew, task: Task, weights: torch.Tensor | None) -> list[Trajectory | Invalid]:
+    order = list(dict.fromkeys(assignment.group for assignment in task.assignments))
+    shard_of = {group: number % crew.shards for number, group in enumerate(order)}
+    shares = [
+        tuple(item for item in task.assignments if shard_of[item.group] == number)
+        for number in range(crew.shards)
+    ]
+    played = crew.run([Collect(replace(task, assignments=share)) for share in shares], weights)
+    place = {group: number for number, group in enumerate(order)}
+    return sorted((item for share in played for item in share), key=lambda item: place[item.group])
 
 
 def supervised_on(

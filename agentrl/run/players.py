@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentrl.errors import ConfigError, PolicyError, RunDirectoryError, did_you_mean
+from agentrl.rollout.memory import whole_history
 from agentrl.run.directory import RunDirectory
 from agentrl.run.settings import ModelSettings
+from agentrl.run.slots import memory_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from agentrl.policy.base import Policy
     from agentrl.policy.openai import OpenAIPolicy
     from agentrl.policy.render import Renderer
+    from agentrl.rollout.memory import Memory
     from agentrl.run.shard import Actor
     from agentrl.run.suite import DecodingSettings, ServerSettings
 
@@ -32,6 +35,7 @@ class Player:
         folder: the model's folder in the hub's format, or hub name; None for players without a model.
         shape: how the model is decoded; None takes the suite's settings and the model's own context.
         policy: an object of the user's own, which plays in this process.
+        memory: what of its past it is shown: of a run's policy, what it was trained with.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Player:
     folder: Path | None = None
     shape: ModelSettings | None = None
     policy: Policy | None = None
+    memory: Memory = whole_history
 
     @property
     def samples(self) -> bool:
@@ -127,8 +132,8 @@ def _from_run(name: str, run: RunDirectory, checkpoint: str) -> Player:
             f"the run in {run.path} has no checkpoint {checkpoint!r}.{did_you_mean(checkpoint, found)} "
             f"It has {', '.join(found) or 'none yet'}; name one as {run.path}:NAME."
         )
-    settings = run.settings().get("model", {})
-    return Player(name, folder=folder, shape=ModelSettings.model_validate(settings))
+    shape = ModelSettings.model_validate(run.settings().get("model", {}))
+    return Player(name, folder=folder, shape=shape, memory=memory_of(run.algorithm()))
 
 
 @dataclass(frozen=True)

@@ -11,25 +11,23 @@ import torch
 
 from agentrl.credit.anchors import anchor_statistics
 from agentrl.credit.keep import void_of
-from agentrl.credit.part import fixed
 from agentrl.credit.peers import same_observation, same_state
+from agentrl.credit.tree import copied_turn
 from agentrl.learn.belief import answers_of, with_beliefs
 from agentrl.learn.gradient import streams_with_loss
 from agentrl.learn.loss import prepare, sum_of
 from agentrl.learn.probes import streams_of
-from agentrl.rollout import assign_groups, check_invalid_share, complete_groups
 from agentrl.run.curve import evaluate_curve
+from agentrl.run.draw import draw
 from agentrl.run.jobs import (
     Measure,
     MeasureValues,
     PolicyShare,
-    collect_on,
     measure_on,
     measure_values_on,
     policy_on,
 )
 from agentrl.run.samples import write_samples
-from agentrl.run.shard import Task
 from agentrl.run.values import learn_values, value_inputs
 from agentrl.trajectory.batch import (
     CURRENT_LOGPROB,
@@ -49,8 +47,8 @@ if TYPE_CHECKING:
 
     from agentrl.learn.algorithm import Algorithm, Credit
     from agentrl.learn.gradient import PolicyGradient
-    from agentrl.rollout import Harvest
     from agentrl.run.bench import Bench
+    from agentrl.run.draw import Draw
     from agentrl.trajectory.batch import Batch
 
 SAMPLED_EVERY = 25
@@ -68,14 +66,14 @@ def reinforce(bench: Bench) -> None:
         progress = _progress(bench, step)
         with bench.working("rl"):
             algorithm = bench.algorithm.at(progress)
-            harvest = collect(bench, step, turns=turn_limit(algorithm))
-            batch = measured(bench, algorithm, bench.state.ledger.annotate(pack(harvest.trajectories)))
+            drawn = draw(bench, algorithm.plan, step, weights=_weights(bench))
+            batch = measured(bench, algorithm, bench.state.ledger.annotate(pack(drawn.trajectories)))
             credit = algorithm.credit(batch)
             figures = update(bench, algorithm, batch, credit, Moment(step, progress))
-            bench.state = replace(bench.state, ledger=bench.state.ledger.record(batch))
+            _remember(bench, drawn, batch)
         step += 1
         last = step == settings.steps or _spent(bench)
-        report(bench, step, harvest, batch, credit, {**figures, "step_seconds": time.monotonic() - began})
+        report(bench, step, drawn, batch, credit, {**figures, "step_seconds": time.monotonic() - began})
         if bench.settings.samples and (step == 1 or last or step % SAMPLED_EVERY == 0):
             write_samples(bench, step, batch, credit)
         if settings.evaluate_every and (step % settings.evaluate_every == 0 or last):
@@ -83,24 +81,11 @@ def reinforce(bench: Bench) -> None:
         bench.after_step("rl", step, last=last)
 
 
-def turn_limit(algorithm: Algorithm) -> int | None:
-    """Return how many turns the algorithm allows a rollout, at least 1; None leaves it to the run."""
-    return None if algorithm.turn_limit is None else max(1, round(fixed(algorithm.turn_limit)))
-
-
-def collect(bench: Bench, step: int, turns: int | None = None) -> Harvest:
-    """Roll out one group for each task of this step, of at most `turns` turns."""
-    settings = bench.settings.rl
-    tasks = task_indices(bench, step)
-    assignments = assign_groups(
-        bench.settings.environment.split, tasks, members=settings.members, seed=bench.settings.seed, step=step
-    )
-    task = Task(tuple(assignments), "model", settings.temperature, settings.top_p, turns)
-    results = collect_on(bench.crew, task, _weights(bench))
-    bench.keep(results)
-    harvest = complete_groups(results)
-    check_invalid_share(harvest, settings.most_invalid)
-    return harvest
+def _remember(bench: Bench, drawn: Draw, batch: Batch) -> None:
+    """Count what was played in the ledger: no replay, and also what was set aside."""
+    ledger = bench.state.ledger.record(drawn.fresh(batch))
+    aside = drawn.set_aside
+    bench.state = replace(bench.state, ledger=ledger.record(pack(aside)) if aside else ledger)
 
 
 def measured(bench: Bench, algorithm: Algorithm, batch: Batch) -> Batch:
@@ -128,19 +113,6 @@ def measured(bench: Bench, algorithm: Algorithm, batch: Batch) -> Batch:
         reference = replace(wanted, reference=bench.checkpoint("warm-start"))
         batch = batch.with_column(REFERENCE_LOGPROB, measure_on(bench.crew, reference, None).logprob)
     return batch
-
-
-def task_indices(bench: Bench, step: int) -> list[int]:
-    """Return the tasks of a step: fresh ones in order; a split that ends is dealt in shuffled rounds."""
-    settings = bench.settings
-    size = bench.crew.num_tasks(settings.environment.split)
-    first = settings.rl.first_task + settings.seed * 100_003
-    places = range(step * settings.rl.tasks, (step + 1) * settings.rl.tasks)
-    if size is None or first + places.stop <= size:
-        return [first + place for place in places]
-    rounds = {place // size for place in places}
-    order = {number: np.random.default_rng([settings.seed, 2, number]).permutation(size) for number in rounds}
-    return [int(order[place // size][place % size]) for place in places]
 
 
 def update(
@@ -211,10 +183,12 @@ def minibatches(
 
 
 def report(
-    bench: Bench, step: int, harvest: Harvest, batch: Batch, credit: Credit, figures: dict[str, float]
+    bench: Bench, step: int, drawn: Draw, learnt: Batch, credit: Credit, figures: dict[str, float]
 ) -> None:
-    """Write the step's figures and show them."""
+    """Write the step's figures and show them: of what was played, and of what was learnt from."""
+    batch = drawn.fresh(learnt)
     turns = max(batch.num_turns, 1)
+    distinct = max(len(np.unique(copied_turn(learnt))), 1)
     void = void_of(bench.algorithm.keep)
     row = {
         "phase": "rl",
@@ -228,14 +202,15 @@ def report(
         "invalid_share": float((~batch.valid).sum()) / turns,
         "spoofed_share": float(batch.spoofed.sum()) / turns,
         "void_share": float(void(batch).sum()) / turns,
-        "dropped_share": float((~credit.kept.loss).sum()) / turns,
+        "dropped_share": 1.0 - float(credit.kept.loss.sum()) / distinct,
         "truncated_share": float(batch.truncated.mean()) if batch.num_trajectories else 0.0,
-        "infrastructure_share": harvest.invalid_share,
+        "infrastructure_share": drawn.harvest.invalid_share,
         "empty_batches": bench.state.empty_batches,
+        **drawn.figures(batch),
         **_anchors(batch),
         **credit.figures(),
         **figures,
-        **_distances(batch, credit),
+        **_distances(learnt, credit),
     }
     bench.directory.add_metrics(row)
     bench.progress.update("rl", step, bench.settings.rl.steps, row)

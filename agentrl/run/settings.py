@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from agentrl.config import Settings
 from agentrl.world.terms import Terms
@@ -81,6 +81,14 @@ class OptimizerSettings(Settings):
     final: Share = 1.0
 
 
+class WarmStartOptimizerSettings(OptimizerSettings):
+    """Muon, with the rates that train a small model from scratch; one of them may be set alone."""
+
+    kind: Literal["adamw", "muon"] = "muon"
+    learning_rate: Positive = 3e-3
+    final: Share = 0.05
+
+
 class WarmStartSettings(Settings):
     """Supervised training on the expert's turns of disturbed demonstrations.
 
@@ -96,9 +104,7 @@ class WarmStartSettings(Settings):
     batch: Count = 16
     observation_weight: Share = 0.15
     evaluate_every: Whole = 200
-    optimizer: OptimizerSettings = OptimizerSettings(
-        kind="muon", learning_rate=3e-3, matrix_learning_rate=0.02, final=0.05
-    )
+    optimizer: WarmStartOptimizerSettings = WarmStartOptimizerSettings()
 
 
 class ReinforcementSettings(Settings):
@@ -106,6 +112,8 @@ class ReinforcementSettings(Settings):
 
     `optimizer` replaces the algorithm's own where it is given, `critic_optimizer` that of its critic.
     `answer_lead` is written before what the protocol writes, where the belief in a gold answer is measured.
+    `optimizer` replaces the algorithm's own where it is given, and `plan` slots of its plan, for example
+    `plan.brancher = { part = "Expand", trees = 2 }`; see `agentrl.run.slots.with_slots`.
     """
 
     algorithm: str = "GIGPO"
@@ -117,6 +125,7 @@ class ReinforcementSettings(Settings):
     optimizer: OptimizerSettings | None = None
     critic_optimizer: OptimizerSettings | None = None
     answer_lead: str = ""
+    plan: dict[str, JsonValue] = Field(default_factory=dict)
     evaluate_every: Whole = 20
     first_task: Whole = 1_000_000
     most_invalid: Share = 0.1

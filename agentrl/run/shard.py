@@ -16,6 +16,7 @@ from agentrl.policy.expert import ExpertPolicy
 from agentrl.policy.scripted import RandomPolicy
 from agentrl.rollout import Limits, Play, Stock, collect
 from agentrl.rollout.easy import default_protocol
+from agentrl.rollout.memory import whole_history
 from agentrl.world.env import TextEnv
 from agentrl.world.protocol import Fenced, JsonCalls, NativeCalls, PlainText, Tags
 from agentrl.world.registry import make
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from agentrl.policy.hf import HfPolicy
     from agentrl.policy.render import Renderer
     from agentrl.rollout import Assignment
+    from agentrl.rollout.branch import Brancher
+    from agentrl.rollout.memory import Memory
     from agentrl.run.settings import EnvironmentSettings, LimitSettings, ModelSettings
     from agentrl.trajectory import Invalid, Trajectory
     from agentrl.trajectory.batch import Batch
@@ -53,14 +56,17 @@ Actor = Literal["model", "random", "expert"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A share of a collection: who plays which assignments, and how."""
+    """A share of a collection: who plays which assignments, and how.
+
+    `turns` bounds trajectories below the limits of the run; with a `brancher` groups grow as trees.
+    """
 
     assignments: tuple[Assignment, ...]
     actor: Actor
     temperature: float
     top_p: float
     turns: int | None = None
-    """Most turns, below the limit of the run."""
+    brancher: Brancher | None = None
 
 
 class Shard:
@@ -69,6 +75,7 @@ class Shard:
     Args:
         environment, limits: the world and its bounds.
         model: the policy's model, shared with other shards of this process; None for scripted players only.
+        memory: what of its past the model is shown.
     """
 
     def __init__(
@@ -78,8 +85,10 @@ class Shard:
         model: PreTrainedModel | None,
         renderer: Renderer | None,
         shape: ModelSettings,
+        memory: Memory = whole_history,
     ) -> None:
         self.environment = environment
+        self.memory = memory
         self.limits = Limits(
             **limits.model_dump(), trajectory_tokens=shape.context if model is not None else None
         )
@@ -103,10 +112,15 @@ class Shard:
             policy=policy,
             protocol=self.protocol,
             sampling=Sampling(
-                temperature=task.temperature, top_p=task.top_p, max_tokens=self.limits.turn_tokens
+                temperature=task.temperature,
+                top_p=task.top_p,
+                max_tokens=self.limits.turn_tokens,
+                entropy=task.brancher is not None,
             ),
             limits=self._limits(task),
             environment=self.environment.id,
+            memory=self.memory if task.actor == "model" else whole_history,
+            brancher=task.brancher,
             terms=self.terms,
         )
         return collect(self.stock, play, task.assignments, concurrency=self.concurrency)
@@ -120,9 +134,7 @@ class Shard:
         if actor == "random":
             return RandomPolicy()
         if actor == "expert":
-            env = make(self.environment.id, **self.environment.kwargs)
-            env.protocol = self.protocol.for_tools(env.toolbox.tools)
-            return ExpertPolicy(env.expert)
+            return ExpertPolicy()
         if self.policy is None:
             raise RuntimeError("this shard has no model")  # a defect of the caller
         self.policy.refresh()

@@ -26,6 +26,7 @@ class RunState:
         sizes: bytes of each growing file, so that a resume forgets what came after the checkpoint.
         best: success and step of the best curve evaluation of the reinforcement phase.
         ledger: running statistics of tasks; `empty_batches`: batches of which nothing was learned.
+        dealt: tasks that the sampler has dealt.
     """
 
     phase: str = "warm_start"
@@ -36,6 +37,7 @@ class RunState:
     best: tuple[float, int] | None = None
     ledger: Ledger = field(default_factory=Ledger)
     empty_batches: int = 0
+    dealt: int = 0
 
     def spend(self, phase: str, seconds: float) -> RunState:
         """Return the state after `seconds` more CPU-seconds of a phase."""

@@ -20,6 +20,7 @@ from agentrl.run.progress import SilentProgress
 from agentrl.run.reinforce import reinforce
 from agentrl.run.settings import TrainSettings
 from agentrl.run.shard import Task
+from agentrl.run.slots import with_slots
 from agentrl.run.start import warm_start_folder
 from agentrl.run.statistics import paired_difference
 from agentrl.run.supervise import Budget, optimizer_of, supervise
@@ -211,13 +212,13 @@ def _paired(before: Verdict, after: Verdict) -> dict[str, object]:
 
 
 def _in_effect(algorithm: Algorithm, settings: TrainSettings) -> Algorithm:
-    """The algorithm with the optimizers of the settings, where they name some."""
-    own, critic = settings.rl.optimizer, settings.rl.critic_optimizer
+    """The algorithm with the optimizers and the slots of its plan that the settings name."""
+    own, critic, slots = settings.rl.optimizer, settings.rl.critic_optimizer, settings.rl.plan
     if own is not None:
         algorithm = replace(algorithm, optimizer=optimizer_of(own))
     if critic is not None and algorithm.critic is not None:
         algorithm = replace(algorithm, critic=replace(algorithm.critic, optimizer=optimizer_of(critic)))
-    return algorithm
+    return replace(algorithm, plan=with_slots(algorithm.plan, slots)) if slots else algorithm
 
 
 def _fresh(settings: TrainSettings, algorithm: Algorithm, out: Path | None) -> RunDirectory:

@@ -24,6 +24,7 @@ _NAMESPACES = {
     "network": kernel.NEW_NET,
     "ipc": kernel.NEW_IPC,
 }
+JAILS = (Tier.STRICT, Tier.LANDLOCK)
 _BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from agentrl.sandbox import probe; probe.main()"
 _REPAIRS = {
     "namespace": (

@@ -25,10 +25,17 @@ class Status(StrEnum):
 
 
 class Tier(StrEnum):
-    """How strongly a program is held."""
+    """How strongly a program is held; the first two are our own jail, and hold what nobody trusts.
+
+    `BUBBLEWRAP` has namespaces by the program of that name, but neither our system call filter nor a watch
+    over memory; `REMOTE` is whatever a server elsewhere does; `NONE` holds nothing but mistakes.
+    """
 
     STRICT = "strict"
     LANDLOCK = "landlock"
+    BUBBLEWRAP = "bwrap"
+    REMOTE = "remote"
+    NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,8 @@ class ExecutionResult:
         wall_seconds: from the request to the result; cpu_seconds counts all processes that were waited for.
         peak_memory: bytes, all processes together, as polled.
         layers: what held the program, in words such as "pid namespace".
-        message: why, where the sandbox itself failed.
+        message: why, where the sandbox itself failed or had to stop the program.
+        state_lost: of a cell: whether the variables of its session are gone, by the program's own doing.
     """
 
     status: Status
@@ -83,6 +91,7 @@ class ExecutionResult:
     tier: Tier | None = None
     layers: tuple[str, ...] = ()
     message: str = ""
+    state_lost: bool = False
 
     @property
     def ok(self) -> bool:
@@ -100,6 +109,7 @@ class Program:
         files: relative path to content, laid into the work folder.
         stdin: what the program reads.
         seed: reseeds the generators of `random` and, where it was pre-imported, of numpy.
+        setup: Python that runs before the code and makes names for it.
     """
 
     code: str = ""
@@ -107,6 +117,7 @@ class Program:
     files: Mapping[str, str] = field(default_factory=dict)
     stdin: str = ""
     seed: int = 0
+    setup: str = ""
 
 
 class Verdict(StrEnum):

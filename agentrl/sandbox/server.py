@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from agentrl.sandbox import kernel, landlock
-from agentrl.sandbox.supervisor import INSIDE, House, supervise
+from agentrl.sandbox.supervisor import House, supervise
+from agentrl.sandbox.verdict import INSIDE
 
 if TYPE_CHECKING:
     from agentrl.sandbox.inmate import Request
@@ -23,18 +24,18 @@ _ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/ssl/cer
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
-def serve(fd: int, strict: bool, preload: tuple[str, ...]) -> NoReturn:
+def serve(fd: int, strict: bool, base: str, preload: tuple[str, ...]) -> NoReturn:
     """Serve until the host hangs up. The first message says whether the house stands."""
     host = socket.socket(fileno=fd)
     try:
-        house = _opened(strict, preload)
+        house = _opened(strict, base, preload)
     except BaseException as error:
         host.sendall(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         os._exit(1)
-    host.sendall(json.dumps({"layers": house.layers}).encode())
+    host.sendall(json.dumps({"layers": house.layers()}).encode())
     while True:
         _, fds, _, _ = socket.recv_fds(host, 1, 5)
-        if len(fds) != 5:
+        if len(fds) not in {2, 5}:
             os._exit(0)
         if os.fork() == 0:
             host.close()
@@ -43,12 +44,11 @@ def serve(fd: int, strict: bool, preload: tuple[str, ...]) -> NoReturn:
             os.close(each)
 
 
-def _opened(strict: bool, preload: tuple[str, ...]) -> House:
+def _opened(strict: bool, base: str, preload: tuple[str, ...]) -> House:
     for name in preload:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     prefixes = _prefixes()
     root = os.getuid() == 0
     if strict:
@@ -68,7 +68,7 @@ def _opened(strict: bool, preload: tuple[str, ...]) -> House:
         raise OSError(
             38, f"Landlock {landlock.abi()}, but {landlock.NEEDED_ABI} is needed without namespaces"
         )
-    return House(strict, prefixes)
+    return House(strict, prefixes, base, own_network=landlock.abi() < landlock.NEEDED_ABI)
 
 
 def _prefixes() -> tuple[str, ...]:
@@ -81,9 +81,9 @@ def _move_in(prefixes: tuple[str, ...], *, root: bool) -> None:
     """Build a small tree in memory, and make it the root of this process."""
     user, group = os.getuid(), os.getgid()
     if root:
-        kernel.unshare(kernel.NEW_NS)
+        kernel.unshare(kernel.NEW_NS | kernel.NEW_NET)
     else:
-        kernel.unshare(kernel.NEW_USER | kernel.NEW_NS)
+        kernel.unshare(kernel.NEW_USER | kernel.NEW_NS | kernel.NEW_NET)
         kernel.map_identity(INSIDE, user, group)
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     base = tempfile.gettempdir()
@@ -131,13 +131,17 @@ def _bind(path: str, *, device: bool = False) -> None:
 
 
 def _attend(fds: list[int], house: House) -> NoReturn:
-    payload, stdin, stdout, stderr, control = fds
+    payload, *streams, control = fds
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     with open(payload, "rb") as file:  # noqa: PTH123  # a descriptor
         request: Request = json.loads(file.read())
-    supervise(request, (stdin, stdout, stderr), socket.socket(fileno=control), house)
+    host = socket.socket(fileno=control)
+    host.send(json.dumps({"supervisor": os.getpid()}).encode())
+    supervise(request, tuple(streams), host, house)
 
 
-if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2] == "strict", tuple(sys.argv[3:]))
+def main() -> NoReturn:
+    """Serve as the command line says: a descriptor, a tier, a folder, modules to import."""
+    fd, tier, base, *preload = sys.argv[1:]
+    serve(int(fd), tier == "strict", base, tuple(preload))

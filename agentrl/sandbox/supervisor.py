@@ -1,4 +1,4 @@
-"""One process for each execution, outside the jail: builds it, watches time and memory, ends everything."""
+"""One process for each jail, outside of it: starts the warden, watches time and memory, ends everything."""
 
 from __future__ import annotations
 
@@ -9,273 +9,201 @@ import resource
 import select
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn, Self
 
-from agentrl.sandbox import kernel, landlock
-from agentrl.sandbox.inmate import Request, become, run
+from agentrl.sandbox import kernel, landlock, tree, warden
+from agentrl.sandbox.keeper import Keeper
+from agentrl.sandbox.verdict import INSIDE, TICK, ended, stopped
 
 if TYPE_CHECKING:
-    import socket
+    from agentrl.sandbox.inmate import Request
 
-INSIDE = 65534
-TICK = 0.02
-_PAGE = resource.getpagesize()
+PATIENCE = 20.0
 
 
-def supervise(request: Request, streams: tuple[int, int, int], host: socket.socket, house: House) -> NoReturn:
-    """Run one program and tell the host how it ended."""
-    began = time.monotonic()
+def supervise(request: Request, streams: tuple[int, ...], host: socket.socket, house: House) -> NoReturn:
+    """Hold one program, or one session, and tell the host what became of it."""
     try:
-        answer = house.execute(request, streams, host, began)
+        answer = house.session(request, host) if request["session"] else house.execute(request, streams, host)
     except BaseException as error:
         answer = {"status": "infra_error", "message": f"{type(error).__name__}: {error}"}
-    answer["wall_seconds"] = time.monotonic() - began
     with contextlib.suppress(OSError):
-        host.sendall(json.dumps(answer).encode())
+        host.send(json.dumps(answer).encode())
     os._exit(0)
 
 
+@dataclass(frozen=True)
 class House:
-    """What every execution of one fork server shares.
+    """What all jails of one fork server share.
 
-    Args:
+    Attributes:
         strict: whether namespaces hold the program.
         readable: folders that the interpreter needs.
+        base: where work folders lie that no namespace hides.
+        own_network: whether each jail needs a network namespace of its own; one empty one serves all where
+            Landlock keeps them from each other's sockets.
     """
 
-    def __init__(self, strict: bool, readable: tuple[str, ...]) -> None:
-        self.strict = strict
-        self.readable = readable
-        self.layers = _layers(strict)
+    strict: bool
+    readable: tuple[str, ...]
+    base: str = ""
+    own_network: bool = True
 
-    def execute(
-        self, request: Request, streams: tuple[int, int, int], host: socket.socket, began: float
-    ) -> dict[str, object]:
-        """Start the program, watch it, end it; return what the host is told."""
-        report, told = os.pipe()
-        work = "/work"
-        processes = request["processes"]
-        if self.strict:
-            outside = os.getuid(), os.getgid()
-            flags = kernel.NEW_USER | kernel.NEW_PID | kernel.NEW_NET | kernel.NEW_IPC | kernel.NEW_UTS
-            kernel.unshare(flags)
-            kernel.map_identity(INSIDE, *outside)
+    def layers(self) -> list[str]:
+        """Say what holds a program, in words."""
+        common = [f"landlock {landlock.abi()}"] if landlock.abi() else []
+        common += ["seccomp", "rlimits", "memory_total: polled"]
+        if not self.strict:
+            return common
+        kinds = ("user", "pid", "mount", "network", "ipc", "uts")
+        return [*(f"{kind} namespace" for kind in kinds), "tmpfs", *common]
+
+    def execute(self, request: Request, streams: tuple[int, ...], host: socket.socket) -> dict[str, object]:
+        """Start a program, watch it, end it; return what the host is told."""
+        began = time.monotonic()
+        with Jail(self, request, streams) as jail:
+            why, peak = _watch(jail, request, host, began)
+            said = jail.end()
+        return {**_judged(said, why, peak), "layers": self.layers()}
+
+    def session(self, request: Request, host: socket.socket) -> dict[str, object]:
+        """Keep a session until the host hangs up; return why it could not be kept."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+        with Jail(self, request, (*null, theirs.detach())) as jail, ours:
+            return Keeper(jail, host, self.layers()).keep(ours)
+
+
+class Jail:
+    """A warden and everything under it.
+
+    Attributes:
+        warden: its process; `orders` the connection to it.
+    """
+
+    def __init__(self, house: House, request: Request, streams: tuple[int, ...]) -> None:
+        self._house = house
+        self._request = request
+        self._streams = streams
+        self._work = "/work"
+
+    def __enter__(self) -> Self:
+        self.orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if self._house.strict:
+            self._unshare()
         else:
-            work = tempfile.mkdtemp(prefix="agentrl-jail-")
+            self._work = tempfile.mkdtemp(prefix="jail-", dir=self._house.base)
             kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-            processes += _threads_of(os.getuid())
+        self.warden = os.fork()
+        if self.warden == 0:
+            self._enter(theirs)
+        theirs.close()
+        for stream in self._streams:
+            os.close(stream)
+        return self
+
+    def _unshare(self) -> None:
+        outside = os.getuid(), os.getgid()
+        flags = kernel.NEW_USER | kernel.NEW_PID | kernel.NEW_IPC | kernel.NEW_UTS
+        kernel.unshare(flags | (kernel.NEW_NET if self._house.own_network else 0))
+        kernel.map_identity(INSIDE, *outside)
+
+    def _enter(self, orders: socket.socket) -> NoReturn:
         try:
-            child = os.fork()
-            if child == 0:
-                os.close(report)
-                host.close()
-                self._enter(request, streams, told, work, processes)
-            os.close(told)
-            for stream in streams:
-                os.close(stream)
-            verdict = _watch(child, request, host, began, first=self.strict)
-            _end(child)
-            said = os.read(report, 4096)
+            self.orders.close()
+            _close_all_but(orders.fileno(), *self._streams)
+            warden.guard(self._request, self._streams, orders, self._work, self._house.readable)
         finally:
-            if not self.strict:
-                shutil.rmtree(work, ignore_errors=True)
-        return {**_judged(said, *verdict), "layers": self.layers}
-
-    def _enter(
-        self, request: Request, streams: tuple[int, int, int], told: int, work: str, processes: int
-    ) -> NoReturn:
-        """Become the first process of the jail, and start the program in it."""
-        try:
-            if not self.strict:
-                _lay_files(request["files"], work)
-                self._start(request, streams, work, processes, told)
-            kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-            for number in (signal.SIGINT, signal.SIGPIPE):
-                signal.signal(number, signal.SIG_IGN)
-            kernel.unshare(kernel.NEW_NS)
-            _mount_own(request["disk"])
-            _lay_files(request["files"], work)
-            kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-            program = os.fork()
-            if program == 0:
-                self._start(request, streams, work, processes, told)
-            for stream in streams:
-                os.close(stream)
-            code = _reap_until(program)
-            os.write(told, json.dumps({"wait": code}).encode())
-        except BaseException as error:
-            os.write(told, json.dumps({"infra": f"{type(error).__name__}: {error}"}).encode())
-        os._exit(0)
-
-    def _start(
-        self, request: Request, streams: tuple[int, int, int], work: str, processes: int, told: int
-    ) -> NoReturn:
-        try:
-            for target, stream in enumerate(streams):
-                os.dup2(stream, target)
-            _close_all_but(told)
-            become(request, work, self.readable, processes)
-        except BaseException as error:
-            os.write(told, json.dumps({"infra": f"{type(error).__name__}: {error}"}).encode())
-            os._exit(0)
-        os.close(told)
-        try:
-            run(request)
-        except BaseException:
             os._exit(1)
 
+    def end(self) -> dict[str, object]:
+        """End everything in the jail; return what the warden said before."""
+        with contextlib.suppress(OSError):
+            self.orders.send(b"end")
+        said: dict[str, object] = {}
+        deadline = time.monotonic() + PATIENCE
+        poll = select.poll()
+        poll.register(self.orders, select.POLLIN)
+        while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            data = self._received()
+            if not data:
+                break
+            said |= json.loads(data)
+        return said
 
-def _layers(strict: bool) -> list[str]:
-    common = [f"landlock {landlock.abi()}"] if landlock.abi() else []
-    common += ["seccomp", "rlimits", "memory_total: polled"]
-    if not strict:
-        return common
-    kinds = ("user", "pid", "mount", "network", "ipc", "uts")
-    return [*(f"{kind} namespace" for kind in kinds), "tmpfs", *common]
+    def _received(self) -> bytes:
+        """Read a message; where the warden left our word to end unread, its own comes after an error."""
+        for _ in range(2):
+            with contextlib.suppress(ConnectionResetError):
+                return self.orders.recv(1 << 16)
+        return b""
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.warden, signal.SIGKILL)
+        self._bury()
+        self.orders.close()
+        if not self._house.strict:
+            shutil.rmtree(self._work, ignore_errors=True)
+
+    def _bury(self) -> None:
+        """Wait for the warden, and for whatever fell to us because it died early."""
+        while True:
+            for pid in tree.below(os.getpid())[0]:
+                if pid != self.warden:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                return
 
 
-def _mount_own(disk: int) -> None:
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV
-    for target, share in (("/work", disk), ("/tmp", disk), ("/dev/shm", disk)):
-        kernel.mount("tmpfs", target, "tmpfs", flags, f"size={share},nr_inodes=2048,mode=0700")
-    try:
-        kernel.mount("proc", "/proc", "proc", flags | kernel.MS_NOEXEC, "hidepid=2")
-    except OSError:
-        # A container that masks parts of /proc may not mount a new one; an empty folder hides more.
-        kernel.mount("tmpfs", "/proc", "tmpfs", flags | kernel.MS_RDONLY, "size=4096")
+def _close_all_but(*kept: int) -> None:
+    last = 2
+    for descriptor in sorted(kept):
+        os.closerange(last + 1, descriptor)
+        last = descriptor
+    os.closerange(last + 1, 65536 if sys.maxsize > 65536 else 1024)
 
 
-def _lay_files(files: dict[str, str], work: str) -> None:
-    for name, content in files.items():
-        path = os.path.normpath(os.path.join(work, name))  # noqa: PTH118  # no pathlib in a child
-        if not path.startswith(f"{work}/"):
-            raise ValueError(f"a file of a program lies in its work folder; got {name!r}")
-        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
-        with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
-            file.write(content)
-
-
-def _close_all_but(kept: int) -> None:
-    os.closerange(3, kept)
-    os.closerange(kept + 1, 65536 if sys.maxsize > 65536 else 1024)
-
-
-def _reap_until(program: int) -> int:
-    while True:
-        pid, code = os.wait()
-        if pid == program:
-            return code
-
-
-def _watch(
-    child: int, request: Request, host: socket.socket, began: float, *, first: bool
-) -> tuple[str, int, int | None]:
-    """Wait for the end: (why it was ended, peak memory, the wait status if the child is the program)."""
-    ended = os.pidfd_open(child)
+def _watch(jail: Jail, request: Request, host: socket.socket, began: float) -> tuple[str, int]:
+    """Wait for the end; return why it was ended, and the peak of memory."""
     poll = select.poll()
-    poll.register(ended, select.POLLIN)
+    poll.register(jail.orders, select.POLLIN)
     poll.register(host, select.POLLIN | select.POLLHUP)
-    deadline, peak, why = began + request["wall_seconds"], 0, ""
-    while not why:
+    deadline, peak = began + request["wall_seconds"], 0
+    while True:
         left = deadline - time.monotonic()
         ready = dict(poll.poll(max(0.0, min(left, TICK)) * 1000))
-        if ended in ready:
-            break
-        used = _memory(_below(child, include=not first))
-        if used > request["memory"]:
-            used = _memory(_below(child, include=not first), exact=True)
+        if jail.orders.fileno() in ready:
+            return "", peak
+        pids, threads = tree.below(jail.warden)
+        used = tree.memory(pids, request["memory"])
         peak = max(peak, used)
+        why = tree.excess(used, threads, request)
         if host.fileno() in ready:
             why = "killed"
-        elif used > request["memory"]:
-            why = "memory"
-        elif left <= 0:
-            why = "timeout"
-    os.close(ended)
-    code = None
-    if not why and not first:
-        code = os.waitpid(child, 0)[1]
-    return why, peak, code
+        if why or left <= 0:
+            return why or "timeout", peak
 
 
-def _below(root: int, *, include: bool) -> list[int]:
-    """Every process under a root, or under ourselves, to whom orphans fall where the root is the program."""
-    start = os.getpid() if include else root
-    found, waiting = [], [start]
-    while waiting:
-        pid = waiting.pop()
-        with contextlib.suppress(OSError):
-            for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
-                with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:  # noqa: PTH123
-                    waiting += (below := [int(word) for word in file.read().split()])
-                    found += below
-    return found
-
-
-def _memory(pids: list[int], *, exact: bool = False) -> int:
-    return sum((_proportional(pid) if exact else None) or _resident(pid) for pid in pids)
-
-
-def _resident(pid: int) -> int:
-    with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{pid}/statm", "rb") as file:  # noqa: PTH123
-        return int(file.read().split()[1]) * _PAGE
-    return 0
-
-
-def _proportional(pid: int) -> int | None:
-    """Return a process's own memory and its part of what it shares; None where that is unreadable."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:  # noqa: PTH123
-        for line in file:
-            if line.startswith(b"Pss:"):
-                return int(line.split()[1]) << 10
-    return None
-
-
-def _end(child: int) -> None:
-    """Kill whatever is left; in strict the kernel ends the namespace with its first process."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
-    while True:
-        left = _below(child, include=True)
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
-
-
-def _judged(said: bytes, why: str, peak: int, code: int | None) -> dict[str, object]:
+def _judged(said: dict[str, object], why: str, peak: int) -> dict[str, object]:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     base: dict[str, object] = {
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "peak_memory": max(peak, usage.ru_maxrss << 10),
     }
-    told: dict[str, object] = json.loads(said) if said else {}
-    if "infra" in told:
-        return {**base, "status": "infra_error", "message": told["infra"]}
+    if "infra" in said:
+        return {**base, "status": "infra_error", "message": said["infra"]}
     if why:
-        return {**base, "status": why}
-    if code is None:
-        if "wait" not in told:
-            return {**base, "status": "killed", "signal": int(signal.SIGKILL)}
-        code = int(str(told["wait"]))
-    if os.WIFSIGNALED(code):
-        return {**base, "status": "killed", "signal": os.WTERMSIG(code)}
-    status = os.WEXITSTATUS(code)
-    return {**base, "status": "ok" if status == 0 else "error", "returncode": status}
-
-
-def _threads_of(user: int) -> int:
-    """Count the threads that a user has now: where there is no namespace, the limit counts them all."""
-    count = 0
-    for name in os.listdir("/proc"):  # noqa: PTH208
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                if os.stat(f"/proc/{name}").st_uid == user:  # noqa: PTH116
-                    count += len(os.listdir(f"/proc/{name}/task"))  # noqa: PTH208
-    return count
+        return {**base, **stopped(why)}
+    if "wait" not in said:
+        return {**base, "status": "infra_error", "message": "the warden of the jail died"}
+    return {**base, **ended(int(str(said["wait"])))}

@@ -229,6 +229,8 @@ def digest(value: Hashable) -> int:
 
 
 def _canonical(value: Hashable) -> bytes:
+    if type(value) is int:
+        return b"int:%d" % value
     if isinstance(value, str):
         raw = value.encode()
         return b"s%d:%b" % (len(raw), raw)

@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 
 from agentrl.errors import EnvironmentUsageError
-from agentrl.world.protocol import Protocol, Tags
+from agentrl.world.protocol import PlainText, Protocol, Tags
 from agentrl.world.space import TextSpace
 from agentrl.world.terms import Meter
 from agentrl.world.tool import Toolbox, tools_of
@@ -83,7 +83,8 @@ class TextEnv(gymnasium.Env[str, str]):
     Reserved keys of `info`, all optional: `"success"` (bool, at the end), `"valid"` (bool, False when the
     action was refused), `"turn_kind"` (a `TurnKind`), `"rewards"` (named components of the reward),
     `"metrics"` (named numbers), `"tool_calls"` (tuple of `ToolCall`), `"results"` (of a turn with several
-    calls, what the agent reads of each), `"domain"` and `"task_type"` (labels).
+    calls, what the agent reads of each), `"domain"` and `"task_type"` (labels), `"sandbox_tier"` (how
+    strongly the agent's programs were held, from the step that ends the episode).
 
     Calling `step` before `reset` or after the episode ended raises `EnvironmentUsageError`, also for classes
     that override `step`.
@@ -227,6 +228,10 @@ class TextEnv(gymnasium.Env[str, str]):
     def toolbox(self) -> Toolbox:
         """The `@tool` methods of this instance."""
         return Toolbox(tools_of(self))
+
+    def default_protocol(self) -> Protocol:
+        """Return plain text for a world that defines its own `step`, else `protocol`."""
+        return PlainText() if type(self).step is not TextEnv.step else self.protocol
 
     def system_text(self) -> str:
         """Return what the agent is told about this world before the first observation."""

@@ -48,6 +48,13 @@ def test_a_file_and_overrides_give_settings(tmp_path: Path) -> None:
     assert settings.rl.optimizer.learning_rate == 1e-4
 
 
+def test_one_rate_of_the_warm_start_may_be_set_and_the_rest_stays(tmp_path: Path) -> None:
+    usual = load(TrainSettings, write(tmp_path, GOOD)).warm_start.optimizer
+    changed = load(TrainSettings, tmp_path / "train.toml", ["warm_start.optimizer.weight_decay=0.1"])
+    assert usual.kind == "muon"
+    assert changed.warm_start.optimizer == usual.model_copy(update={"weight_decay": 0.1})
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
         PreTrainedModel,
     )
 
-LOCKED = [0.1255862663742925, 0.603961760172889, 0.7150325087978501]
+LOCKED = [0.005456234660006776, 0.3931434948837085, 0.515537209539765]
 torch.set_num_threads(1)
 
 
@@ -74,6 +75,26 @@ def test_logprobs_are_those_of_a_full_forward(name: str, kind: str) -> None:
         sampled = np.concatenate([decoded.logprobs for _, decoded in turns])
         assert sampled.shape == (15,)
         np.testing.assert_allclose(sampled, full_logprobs(model, turns), atol=EXACT)
+
+
+def test_on_sharp_weights_the_engine_is_as_exact_as_the_models_own_forward(kind: str) -> None:
+    # Trained weights are large and attention is sharp: float32 rounds the scores that the softmax compares,
+    # and two float32 programs differ by more than EXACT. By float64, the engine is no worse than the model.
+    model = qwen2()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "proj.weight" in name or "embed" in name:
+                parameter.mul_(4.0 if "embed" in name else 3.0)
+    played = play(engine_of(kind, model, 4), range(16), Sampling(max_tokens=8))
+    precise = deepcopy(model).double()
+    engine, forward = 0.0, 0.0
+    for turns in played.values():
+        truth = full_logprobs(precise, turns)
+        sampled = np.concatenate([decoded.logprobs for _, decoded in turns])
+        engine = max(engine, float(np.abs(sampled - truth).max()))
+        forward = max(forward, float(np.abs(full_logprobs(model, turns) - truth).max()))
+    assert forward > EXACT  # 2.0e-5: no float32 program can promise EXACT here
+    assert engine < 2 * forward  # 1.5e-5 to 2.0e-5
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -174,8 +195,9 @@ def test_top_p_keeps_the_nucleus_and_renormalises() -> None:
     logits = torch.log(torch.tensor([[0.05, 0.5, 0.15, 0.3]])).repeat(1000, 1)
     count = len(logits)
     noise, ones = (np.arange(count) + 0.5) / count, np.ones(count)
-    tokens, logprobs, finite = draw(logits, noise, ones, 0.7 * ones)
-    assert finite.all()
+    drawn = draw(logits, noise, ones, 0.7 * ones)
+    tokens, logprobs = drawn.tokens, drawn.logprobs
+    assert drawn.finite.all()
     assert set(tokens.tolist()) == {1, 3}
     assert (tokens == 1).sum() == 625
     expected = np.where(tokens == 1, np.log(0.625), np.log(0.375))
@@ -185,19 +207,17 @@ def test_top_p_keeps_the_nucleus_and_renormalises() -> None:
 def test_temperature_divides_the_logits() -> None:
     # Probabilities (.2, .8) at temperature .5 are squared: (.04, .64) / .68.
     logits = torch.log(torch.tensor([[0.2, 0.8], [0.2, 0.8]]))
-    tokens, logprobs, _ = draw(logits, np.array([0.05, 0.06]), np.array([0.5, 0.5]), np.ones(2))
-    assert tokens.tolist() == [0, 1]
-    np.testing.assert_allclose(np.exp(logprobs), [0.04 / 0.68, 0.64 / 0.68], atol=1e-6)
+    drawn = draw(logits, np.array([0.05, 0.06]), np.array([0.5, 0.5]), np.ones(2))
+    assert drawn.tokens.tolist() == [0, 1]
+    np.testing.assert_allclose(np.exp(drawn.logprobs), [0.04 / 0.68, 0.64 / 0.68], atol=1e-6)
 
 
 def test_impossible_tokens_are_never_drawn() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]] * 2)
-    tokens, logprobs, finite = draw(
-        logits, uniforms((1,), 2) * 0 + [0.0, 1.0 - 2.0**-40], np.ones(2), np.ones(2)
-    )
-    assert tokens.tolist() == [1, 1]
-    assert logprobs.tolist() == [0.0, 0.0]
-    assert finite.all()
+    drawn = draw(logits, uniforms((1,), 2) * 0 + [0.0, 1.0 - 2.0**-40], np.ones(2), np.ones(2))
+    assert drawn.tokens.tolist() == [1, 1]
+    assert drawn.logprobs.tolist() == [0.0, 0.0]
+    assert drawn.finite.all()
 
 
 def test_greedy_takes_the_likeliest_token(model: PreTrainedModel, kind: str) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from agentrl.learn.forward import predict, rows_of
 from agentrl.policy.base import Request, Sample
+from agentrl.policy.expert import ExpertPolicy
 from agentrl.policy.hf import HfPolicy
 from agentrl.policy.scripted import RandomPolicy, ScriptedPolicy, closed_turn
 from agentrl.rollout import (
@@ -307,3 +308,25 @@ def test_members_start_equal_and_sample_apart(renderer: Markup, model: PreTraine
 
 def test_closed_turn_is_what_a_policy_would_have_sampled(renderer: Markup) -> None:
     assert closed_turn("lamp", renderer)[-1] == renderer.stop_tokens[0]
+
+
+class Secret(WordWorld):
+    """Its words are hidden, so that only a player of this very episode can know them."""
+
+    def step(self, action: str) -> StepResult:
+        _, reward, terminated, truncated, info = super().step(action)
+        return "...", reward, terminated, truncated, info
+
+    def expert(self, observation: str) -> Secret:
+        return self
+
+    def act(self) -> str:
+        return self.word
+
+    def observe(self, command: str, feedback: str) -> None:
+        """It knows already."""
+
+
+def test_the_expert_of_a_trajectory_is_made_by_the_environment_that_plays_it() -> None:
+    results = valid(collect(Stock(Secret), play(ExpertPolicy()), groups(4, 3)))
+    assert [item.success for item in results] == [True] * 12

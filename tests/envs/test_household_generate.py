@@ -183,7 +183,7 @@ def test_held_out_pairings_leave_each_type_half_of_its_own() -> None:
 def test_the_first_tasks_never_change() -> None:
     """Not without a decision: another digest means that published numbers no longer compare."""
     assert digest(SMALL, MEDIUM, ALFWORLD) == "57c2a34de6dff926"
-    assert digest(TWO_ROOMS) == "98acaa94f198924c"
+    assert digest(TWO_ROOMS) == "e2afaa307fa96256"
 
 
 def test_tasks_do_not_depend_on_the_process() -> None:

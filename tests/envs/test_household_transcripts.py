@@ -21,7 +21,7 @@ ROOM = (
     "a countertop 1, a fridge 1, a microwave 1, a sidetable 1, and a sinkbasin 1."
 )
 
-HELP = """
+HELP = """\
 Available commands:
   look:                             look around your current location
   inventory:                        check your current inventory
@@ -53,7 +53,7 @@ You move the mug 1 to the sidetable 1.
 > go to sidetable 1
 You arrive at sidetable 1. On the sidetable 1, you see a book 1, and a desklamp 1.
 > examine desklamp 1
-This desklamp 1 is off.
+Nothing happens.
 > take book 1 from sidetable 1
 You pick up the book 1 from the sidetable 1.
 > use desklamp 1
@@ -133,7 +133,7 @@ You move the mug 2 to the sidetable 1.
 
 CHORES = """
 > look
-{room}
+You are in the middle of a room. Looking quickly around you, you see nothing.
 > inventory
 You are not carrying anything.
 > examine cabinet 1
@@ -155,9 +155,11 @@ You open the cabinet 1. The cabinet 1 is open. In it, you see a mug 2.
 > open cabinet 1
 Nothing happens.
 > examine mug 2
-This is a normal mug 2. In it, you see nothing.
+Nothing happens.
 > take mug 2 from cabinet 1
 You pick up the mug 2 from the cabinet 1.
+> examine mug 2
+This is a normal mug 2. In it, you see nothing.
 > examine cabinet 1
 The cabinet 1 is open. In it, you see nothing.
 > inventory
@@ -179,17 +181,17 @@ On the sidetable 1, you see a book 1, a desklamp 1, and a mug 2.
 > take desklamp 1 from sidetable 1
 Nothing happens.
 > examine book 1
-There's nothing special about book 1.
+Nothing happens.
 > use book 1
 Nothing happens.
-> examine desklamp 1
-This desklamp 1 is off.
 > use desklamp 1
 You turn on the desklamp 1.
 > use desklamp 1
 You turn on the desklamp 1.
-> examine desklamp 1
-This desklamp 1 is on.
+> take book 1 from sidetable 1
+You pick up the book 1 from the sidetable 1.
+> examine book 1
+There's nothing special about book 1.
 """
 
 CONDITIONS = """
@@ -202,17 +204,17 @@ Nothing happens.
 > go to countertop 1
 You arrive at countertop 1. On the countertop 1, you see a apple 1, and a mug 1.
 > examine apple 1
-There's nothing special about apple 1.
+Nothing happens.
 > slice mug 1 with knife 1
 Nothing happens.
 > slice apple 1 with knife 1
 You sliced the apple 1 with the knife 1.
-> examine apple 1
-This is a sliced apple 1.
 > move knife 1 to countertop 1
 You move the knife 1 to the countertop 1.
 > take apple 1 from countertop 1
 You pick up the apple 1 from the countertop 1.
+> examine apple 1
+This is a sliced apple 1.
 > heat apple 1 with microwave 1
 Nothing happens.
 > go to microwave 1
@@ -287,8 +289,7 @@ def test_only_the_last_command_of_a_solution_wins(task_type: str) -> None:
 
 
 def test_chores_word_for_word() -> None:
-    transcript = CHORES.format(room=ROOM)
-    assert played(World(example_task()), transcript) == transcript
+    assert played(World(example_task()), CHORES) == CHORES
 
 
 def test_conditions_word_for_word() -> None:

@@ -250,6 +250,7 @@ def test_cooking_scores_on_the_way_and_holds_out_foods(tmp_path: Path) -> None:
     rewards = [env.step(command)[1] for command in env.walkthrough()]
     assert sum(rewards) == pytest.approx(1.0)
     assert sum(reward > 0 for reward in rewards) > 1
+    assert isinstance(env.game, Cooking)
     assert [recipe_of(env.game, split, 0).foods for split in env.splits] == ["train", "train", "test"]
     env.close()
 
@@ -384,3 +385,23 @@ def test_the_environment_keeps_numpy_out_of_its_choices(env: TextWorldEnv) -> No
     env.reset(seed=5)
     assert env.task == first
     assert isinstance(env, gymnasium.Env)
+
+
+@needs_textworld
+def test_games_can_be_played_in_threads_from_the_first_one_on(folder: Path) -> None:
+    """textworld's parsers belong to the process; side by side they raised all kinds of errors."""
+    code = (
+        "import sys; from concurrent.futures import ThreadPoolExecutor\n"
+        "from agentrl_envs.textworld import Custom, TextWorldEnv\n"
+        "def play(index):\n"
+        "    env = TextWorldEnv(Custom(rooms=4, objects=8, quest_length=4), folder=sys.argv[1])\n"
+        "    env.reset(options={'index': index}); env.admissible()\n"
+        "    ends = [env.step(c)[2] for c in env.walkthrough() if env.state_key()]\n"
+        "    return ends[-1]\n"
+        f"with ThreadPoolExecutor(6) as pool: print(set(pool.map(play, range({GAMES}))))\n"
+    )
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], env=where, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout.strip()) == (0, "{True}"), ended.stderr

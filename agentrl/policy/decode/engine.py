@@ -100,6 +100,7 @@ class _Job:
     stop_strings: tuple[str, ...]
     tail: int
     end: Finish
+    entropy: bool
 
 
 class DecodeEngine:
@@ -142,6 +143,7 @@ class DecodeEngine:
         self._fed = np.zeros(slots, np.int64)
         self._uniform = np.zeros((slots, context), np.float64)
         self._logprob = np.zeros((slots, context), np.float32)
+        self._entropy = np.zeros((slots, context), np.float32)
         self._temperature = np.ones(slots, np.float64)
         self._top_p = np.ones(slots, np.float64)
         self._free = list(range(slots - 1, -1, -1))
@@ -269,6 +271,7 @@ class DecodeEngine:
             stop_strings=sampling.stop_strings,
             tail=longest + TAIL_SLACK,
             end="length" if limit == sampling.max_tokens else "context",
+            entropy=sampling.entropy,
         )
 
     def _next_chunks(self) -> Chunks:
@@ -291,10 +294,17 @@ class DecodeEngine:
     def _sample(self, slots: NDArray[np.int64], logits: torch.Tensor) -> list[tuple[int, Decoded]]:
         """One token for each row of `slots`; the tickets that finished."""
         length = self._length[slots]
-        tokens, logprobs, finite = draw(
-            logits, self._uniform[slots, length], self._temperature[slots], self._top_p[slots]
+        drawn = draw(
+            logits,
+            self._uniform[slots, length],
+            self._temperature[slots],
+            self._top_p[slots],
+            entropy=any(self._jobs[slot].entropy for slot in slots.tolist()),
         )
-        self._logprob[slots, length] = logprobs
+        tokens, finite = drawn.tokens, drawn.finite
+        self._logprob[slots, length] = drawn.logprobs
+        if drawn.entropies is not None:
+            self._entropy[slots, length] = drawn.entropies
         self._history[slots[finite], length[finite]] = tokens[finite]
         self._length[slots] += finite
         finished: list[tuple[int, Decoded]] = []
@@ -323,5 +333,8 @@ class DecodeEngine:
         self._busy.discard(self._name[slot])
         sampled = slice(job.begin, int(self._length[slot]))
         return Decoded(
-            self._history[slot, sampled].astype(np.int32), self._logprob[slot, sampled].copy(), finish
+            self._history[slot, sampled].astype(np.int32),
+            self._logprob[slot, sampled].copy(),
+            finish,
+            self._entropy[slot, sampled].copy() if job.entropy else None,
         )

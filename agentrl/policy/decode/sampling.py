@@ -53,11 +53,13 @@ class Decoded:
             from (temperature and top-p applied, renormalised).
         finish: why sampling ended. `context`: the slot is full (N may be 0, the request's tokens are then not
             kept); `invalid`: the model gave NaN or +inf (a logit of -inf is only an impossible token).
+        entropies: (N,) float32 entropy in nats of each of those distributions, where the request asked.
     """
 
     tokens: NDArray[np.int32]
     logprobs: NDArray[np.float32]
     finish: Finish
+    entropies: NDArray[np.float32] | None = None
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -84,9 +86,24 @@ def uniforms(key: tuple[int, ...], count: int) -> NDArray[np.float64]:
     >>> bool((uniforms((1, 2), 3) == uniforms((1, 2), 5)[:3]).all())
     True
     """
-    digest = hashlib.blake2b(repr(tuple(map(int, key))).encode(), digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-    return np.minimum(generator.random(count), LARGEST_UNIFORM)
+    bits = hashlib.shake_128(repr(tuple(map(int, key))).encode()).digest(8 * count)
+    whole = (np.frombuffer(bits, "<u8") >> np.uint64(11)).astype(np.float64)
+    return np.minimum(whole * 2.0**-53, LARGEST_UNIFORM)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One token for each row.
+
+    Args:
+        tokens: (R,); logprobs: (R,); finite: (R,) whether the row's distribution is.
+        entropies: (R,) in nats, or None where nobody asked. Greedy rows have that of temperature 1.
+    """
+
+    tokens: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
+    finite: NDArray[np.bool_]
+    entropies: NDArray[np.float32] | None = None
 
 
 @torch.inference_mode()
@@ -95,15 +112,14 @@ def draw(
     uniform: NDArray[np.float64],
     temperature: NDArray[np.float64],
     top_p: NDArray[np.float64],
-) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:
+    *,
+    entropy: bool = False,
+) -> Drawn:
     """Draw one token for each row by inverting the cumulative distribution.
 
     Args:
         logits: (R, V).
         uniform, temperature, top_p: (R,) each.
-
-    Returns:
-        tokens (R,), log-probabilities (R,), and (R,) whether the row's distribution is finite.
     """
     scaled = logits.float()
     greedy = temperature == 0.0
@@ -125,7 +141,14 @@ def draw(
         best = scaled.argmax(dim=-1).cpu().numpy().astype(np.int32)
         tokens = np.where(greedy, best, tokens)
         logprobs = np.where(greedy, np.float32(0.0), logprobs)
-    return tokens, logprobs, finite
+    spread = _entropy(weight, total) if entropy else None
+    return Drawn(tokens, logprobs, finite, spread)
+
+
+def _entropy(weight: torch.Tensor, total: torch.Tensor) -> NDArray[np.float32]:
+    """(R,) entropy of weights (R, V) that add up to `total` (R, 1), which is not 1 in a nucleus."""
+    spread = torch.special.entr(weight).sum(dim=-1) / total[:, 0] + total[:, 0].log()
+    return np.asarray(spread.float().cpu().numpy(), np.float32)
 
 
 def _column(values: NDArray[np.float64], like: torch.Tensor) -> torch.Tensor:

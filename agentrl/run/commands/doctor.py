@@ -17,11 +17,10 @@ def doctor(*, as_json: Json = False) -> int:
     Args:
         as_json: print JSON.
     """
-    from agentrl.sandbox.probe import missing, probe
-    from agentrl.sandbox.result import Tier
+    from agentrl.sandbox.probe import JAILS, missing, probe
 
     found = probe()
-    tiers = {tier.value: missing(found, tier) for tier in Tier}
+    tiers = {tier.value: missing(found, tier) for tier in JAILS}
     extras = {extra: _version(package) for extra, package in EXTRAS.items()}
     versions = {
         "agentrl": _version("agentrl"),

@@ -53,7 +53,7 @@ def show(env: str, /, *arguments: str, as_json: Json = False) -> None:
     from agentrl.world.registry import make_any, spec
 
     about = spec(env)
-    made = make_any(env, **_arguments(arguments))
+    made = make_any(env, **arguments_of(arguments))
     content = {
         **_origin(about),
         "description": about.description or _first_line(type(made).__doc__),
@@ -97,7 +97,7 @@ def check(env: str, /, *arguments: str, as_json: Json = False) -> int:
     """
     from agentrl.testing import check_env
 
-    given = _arguments(arguments)
+    given = arguments_of(arguments)
     report = check_env(_Made(env, given) if given else env)
     if as_json:
         findings = [{"severity": f.severity, "check": f.check, "message": f.message} for f in report.findings]
@@ -120,7 +120,7 @@ def play(env: str, /, *arguments: str, split: str = "", index: int = 0, seed: in
     """
     from agentrl.world.registry import make
 
-    made = make(env, **_arguments(arguments))
+    made = make(env, **arguments_of(arguments))
     options: dict[str, object] = {"split": split or made.list_splits()[0], "index": index}
     observation, _ = made.reset(seed=seed, options=options)
     if made.system_text():
@@ -173,7 +173,8 @@ class _Made:
         return f"{self.id}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
 
 
-def _arguments(given: tuple[str, ...]) -> dict[str, object]:
+def arguments_of(given: tuple[str, ...]) -> dict[str, object]:
+    """Return constructor arguments from `name=value`. Raises `ConfigError` for what cannot be read."""
     from agentrl.config import apply_override
 
     arguments: dict[str, object] = {}

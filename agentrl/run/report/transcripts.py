@@ -95,6 +95,7 @@ def _member(group: Group, member: JsonObject, place: int, strongest: float) -> M
         )
     stop, reward = text(member.get("stop")), number(member.get("reward"))
     ending = [
+        *_beginning(member),
         f"stopped: {stop.replace('_', ' ')}" if stop else "",
         "" if reward is None else f"reward {reward:g}",
     ]
@@ -107,6 +108,13 @@ def _member(group: Group, member: JsonObject, place: int, strongest: float) -> M
     return element(
         "article", heading, element("ol", join(turns), tabindex=0, aria_label="turns"), class_="member"
     )
+
+
+def _beginning(member: JsonObject) -> list[str]:
+    """Where a branch left its parent, whose turns are learnt there; how far the expert played."""
+    parent, turn, hinted = (count(member.get(name)) for name in ("parent", "branch_turn", "hint_level"))
+    notes = [] if parent is None else [f"turns 1 to {turn} shared with member {parent}"] if turn else []
+    return [*notes, f"{hinted} turns by the expert"] if hinted else notes
 
 
 def _member_name(member: JsonObject, place: int) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentrl.errors import EnvironmentUsageError
 from agentrl_envs.household.tasks import GOAL_TEMPLATES, Goal
 from agentrl_envs.household.vocabulary import OPENABLE, type_of
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 _THING: Final = re.compile(r"\ba ([a-z]+ \d+)")
 _OVERVIEW: Final = re.compile(r"Looking quickly around you, you see (.*)\.")
@@ -157,6 +160,20 @@ def read_room(observation: str) -> Belief:
             "The first observation must list the room: '... Looking quickly around you, you see ...'."
         )
     return Belief(tuple(_THING.findall(match[1])))
+
+
+def as_seen(belief: Belief) -> tuple[Hashable, ...]:
+    """Return what the agent knows of its place and of its hand, as a part of an anchor key."""
+    place = belief.location
+    seen = belief.contents.get(place)
+    in_view = tuple(sorted((thing, _conditions(belief, thing)) for thing in seen or ()))
+    door = seen is None, place in belief.opened
+    held = belief.holding, _conditions(belief, belief.holding)
+    return place, door, in_view, held
+
+
+def _conditions(belief: Belief, thing: str) -> tuple[str, ...]:
+    return tuple(sorted(belief.conditions.get(thing, ())))
 
 
 def _first_name(feedback: str) -> str:

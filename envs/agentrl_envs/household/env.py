@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agentrl.errors import ConfigError, EnvironmentUsageError
 from agentrl.world.env import Task, TextEnv
-from agentrl_envs.household.belief import Belief, read_room
+from agentrl_envs.household.belief import Belief, as_seen, read_room
 from agentrl_envs.household.demonstrations import random_command
 from agentrl_envs.household.expert import Expert
 from agentrl_envs.household.generate import make_task
@@ -111,17 +111,13 @@ class HouseholdEnv(TextEnv):
         return f"You act in a house by one command in each turn.\n{HELP}" if self.instructions else ""
 
     def observation_key(self) -> Hashable | None:
-        """Return the goal, the place in view as last seen, and what is in hand, as the agent knows them.
+        """Return the first observation, the place in view as last seen, and what is in hand.
 
+        All as the agent knows it; the first observation names the goal and the receptacles.
         Only texts that the agent has read count. "Nothing happens." changes none of it, so it makes no key.
         """
-        belief = self._belief
-        place = belief.location
-        seen = belief.contents.get(place)
-        in_view = tuple(sorted((thing, _conditions(belief, thing)) for thing in seen or ()))
-        door = seen is None, place in belief.opened
-        held = belief.holding, _conditions(belief, belief.holding)
-        return self._playing().task.goal.sentence, belief.receptacles, place, door, in_view, held
+        self._playing()
+        return self.task.prompt, *as_seen(self._belief)
 
     def state_key(self) -> State:
         """Return the simulator's exact state: privileged, for training only."""
@@ -186,7 +182,3 @@ def _world_of(task: Task) -> World:
     if not isinstance(household, HouseholdTask):
         raise EnvironmentUsageError(f"{task.id} is no household task; use HouseholdEnv.get_task.")
     return World(household)
-
-
-def _conditions(belief: Belief, thing: str) -> tuple[str, ...]:
-    return tuple(sorted(belief.conditions.get(thing, ())))

@@ -31,8 +31,9 @@ _LAMP_SHARE: Final = 0.25
 """How often a living room or bedroom has a lamp that the goal does not name."""
 
 
+@functools.lru_cache(maxsize=2048)
 def make_task(settings: HouseholdSettings, split: str, index: int) -> Task:
-    """Draw one task.
+    """Draw one task; kept for a while, since the members of a group and repeated evaluations ask again.
 
     Args:
         settings: the size of the household.

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NOTHING: Final = "Nothing happens."
-HELP: Final = """
+HELP: Final = """\
 Available commands:
   look:                             look around your current location
   inventory:                        check your current inventory
@@ -36,6 +36,15 @@ def listing(names: Iterable[str]) -> str:
     if len(words) < 2:
         return words[0] if words else "nothing"
     return f"{', '.join(words[:-1])}, and {words[-1]}"
+
+
+def overview(names: Iterable[str]) -> str:
+    """Word the room as seen from its middle.
+
+    >>> overview(["bed 1"])
+    'You are in the middle of a room. Looking quickly around you, you see a bed 1.'
+    """
+    return f"You are in the middle of a room. Looking quickly around you, you see {listing(names)}."
 
 
 def condition(*, hot: bool, cool: bool, clean: bool, sliced: bool) -> str:

@@ -77,9 +77,9 @@ SMALL: Final = HouseholdSettings()
 """For training a small model on a CPU."""
 
 TWO_ROOMS: Final = HouseholdSettings(
-    rooms=("kitchen", "bedroom"), object_types_per_room=6, max_receptacles_per_type=2
+    rooms=("kitchen", "bedroom"), object_types_per_room=6, max_receptacles_per_type=1
 )
-"""As small, with half the vocabulary: kitchens and bedrooms, six object types in each, all six task types."""
+"""As small, with a third of the names: kitchens and bedrooms, each receptacle of another type."""
 
 MEDIUM: Final = HouseholdSettings(
     receptacles=(12, 16),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from agentrl_envs.household import vocabulary
-from agentrl_envs.household.language import HELP, NOTHING, condition, listing
+from agentrl_envs.household.language import HELP, NOTHING, condition, listing, overview
 from agentrl_envs.household.tasks import (
     CLEAN_THEN_PLACE,
     COOL_THEN_PLACE,
@@ -100,7 +100,8 @@ class World:
     def intro(self) -> str:
         """The first observation: what stands in the room, and the task."""
         goal = self.task.goal.sentence
-        return f"-= Welcome to TextWorld, ALFRED! =-\n\n{self._overview()}\n\nYour task is to: {goal}."
+        room = overview(self._receptacles)
+        return f"-= Welcome to TextWorld, ALFRED! =-\n\n{room}\n\nYour task is to: {goal}."
 
     def won(self) -> bool:
         """Whether the goal formula holds now; nothing else counts, not even an open door."""
@@ -168,7 +169,7 @@ class World:
         if rest:
             return NOTHING
         if self._agent == MIDDLE:
-            return self._overview()
+            return overview(())  # ALFWorld's grammar looks for what stands in the middle, and nothing does
         return f"You are facing the {self._receptacles[self._agent]}. Next to it, you see nothing."
 
     def _inventory(self, rest: str) -> str:
@@ -258,7 +259,8 @@ class World:
         if here is not None:
             return self._view(here) if here == self._agent else NOTHING
         item = self._number_of_item.get(rest)
-        if item is None or not (item == self._held or self._visible(item)):
+        if item is None or item != self._held:
+            # ALFWorld means to allow what lies here too, but a comma in alfred.pddl keeps its engine from it.
             return NOTHING
         return self._describe(item)
 
@@ -314,12 +316,8 @@ class World:
             commands.append(f"{'close' if self._opened >> here & 1 else 'open'} {name}")
         present = [item for item, place in enumerate(self._places) if place == here]
         commands += [f"use {self._items[item]}" for item in present if not self._portable(item)]
-        if self._reachable(here):
-            commands += [f"examine {self._items[item]}" for item in present]
-            if self._held < 0:
-                commands += [
-                    f"take {self._items[item]} from {name}" for item in present if self._portable(item)
-                ]
+        if self._reachable(here) and self._held < 0:
+            commands += [f"take {self._items[item]} from {name}" for item in present if self._portable(item)]
         return commands
 
     def _commands_in_hand(self, here: int) -> list[str]:
@@ -342,10 +340,6 @@ class World:
         return commands
 
     # -- texts ----------------------------------------------------------------------------------------
-
-    def _overview(self) -> str:
-        things = listing(self._receptacles)
-        return f"You are in the middle of a room. Looking quickly around you, you see {things}."
 
     def _view(self, receptacle: int) -> str:
         name = self._receptacles[receptacle]
@@ -371,8 +365,6 @@ class World:
         )
         if words:
             return f"This is a {words} {name}."
-        if kind in vocabulary.LAMPS:
-            return f"This {name} is {'on' if self._toggled >> item & 1 else 'off'}."
         return f"There's nothing special about {name}."
 
     _ACTIONS: ClassVar[dict[str, Callable[[World, str], str]]] = {

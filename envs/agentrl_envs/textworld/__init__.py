@@ -1,15 +1,24 @@
-"""TextWorld: real interactive fiction, generated and compiled on the spot by the `textworld` package."""
+"""TextWorld: interactive fiction by the `textworld` package, made on the spot or read from your files."""
 
 from __future__ import annotations
 
 from agentrl_envs.textworld.env import TextWorldEnv
 from agentrl_envs.textworld.expert import WalkthroughExpert
-from agentrl_envs.textworld.settings import CoinCollector, Cooking, Custom, Game, Grammar, TreasureHunter
+from agentrl_envs.textworld.settings import (
+    CoinCollector,
+    Cooking,
+    Custom,
+    Files,
+    Game,
+    Grammar,
+    TreasureHunter,
+)
 
 __all__ = [
     "CoinCollector",
     "Cooking",
     "Custom",
+    "Files",
     "Game",
     "Grammar",
     "TextWorldEnv",

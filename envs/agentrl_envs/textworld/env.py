@@ -12,7 +12,8 @@ from agentrl.world.env import Task, TextEnv
 from agentrl.world.protocol import PlainText
 from agentrl_envs.textworld.expert import WalkthroughExpert
 from agentrl_envs.textworld.session import Mark, Session
-from agentrl_envs.textworld.settings import MAX_GAMES, SPLITS, game_of, recipe_of
+from agentrl_envs.textworld.settings import SPLITS, Files, game_of
+from agentrl_envs.textworld.shelves import GivenGames, MadeGames
 from agentrl_envs.textworld.store import Library, default_folder, require_textworld
 
 if TYPE_CHECKING:
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from agentrl.world.env import StepResult
-    from agentrl_envs.textworld.settings import Game
+    from agentrl_envs.textworld.settings import Source
+    from agentrl_envs.textworld.shelves import Shelf
 
 _NOT_EPISODE: Final = frozenset({
-    "_session", "_library", "observation_space", "action_space", "protocol", "toolbox", "render_mode",
-    "game", "max_steps", "reward", "train_games", "valid_games",
+    "_session", "_shelf", "observation_space", "action_space", "protocol", "toolbox", "render_mode",
+    "game", "max_steps", "reward",
 })  # fmt: skip
 _IDLE: Final = ("look", "inventory", "goal")
 _SYSTEM: Final = (
@@ -42,19 +44,22 @@ class Snapshot:
 
 
 class TextWorldEnv(TextEnv):
-    """Real TextWorld games, made on the spot: each (game, split, index) is one compiled game.
+    """Real TextWorld games: each (game, split, index) is one compiled game, made here or a file of yours.
 
-    Splits differ by the seeds of the generator and nothing else: `train`, `valid_seen` and `valid_unseen` are
-    draws from one distribution in disjoint seed ranges. So "unseen" means games that were not trained on, not
-    another kind of game, and tiny worlds may repeat by chance (most of all `CoinCollector(level=1)`). Only
-    `Cooking` goes further: there `valid_unseen` draws from TextWorld's own held-out foods and preparations.
+    Splits of games made here differ by the seeds of the generator and nothing else: `train`, `valid_seen` and
+    `valid_unseen` are draws from one distribution in disjoint seed ranges. So "unseen" means games that were
+    not trained on, not another kind of game, and tiny worlds may repeat by chance (most of all
+    `CoinCollector(level=1)`). Only `Cooking` goes further: there `valid_unseen` draws from TextWorld's own
+    held-out foods and preparations. The splits of `Files` are the folders of that name, or `train` alone.
 
     Args:
-        game: a family as a value, `Custom(rooms=5)`, or by name with `settings`, as a TOML file gives it.
+        game: a family as a value, `Custom(rooms=5)` or `Files("quest.z8")`, or by name with `settings`, as a
+            TOML file gives it.
         settings: fields of the family when `game` is a name.
         max_steps: commands before the episode is truncated, refused ones included.
         reward: `"win"`: 1.0 for winning; `"score"`: the game's score, normalised to sum to 1.0 on a win.
-        train_games, valid_games: number of games in `train` and in each of the two other splits.
+        train_games, valid_games: number of games in `train` and in each of the two other splits, of those
+            made here.
         folder: cache of compiled games, 410 kB each; default `$XDG_CACHE_HOME/agentrl/textworld`.
 
     Raises:
@@ -68,7 +73,7 @@ class TextWorldEnv(TextEnv):
 
     def __init__(
         self,
-        game: Game | str = "custom",
+        game: Source | str = "custom",
         *,
         settings: Mapping[str, object] | None = None,
         max_steps: int = 50,
@@ -84,37 +89,41 @@ class TextWorldEnv(TextEnv):
             raise ConfigError(f"max_steps must be at least 1; got {max_steps}.")
         if reward not in {"win", "score"}:
             raise ConfigError(f"reward must be 'win' or 'score'; got {reward!r}.")
-        if not (1 <= train_games <= MAX_GAMES and 1 <= valid_games <= MAX_GAMES):
-            raise ConfigError(f"a split has 1 to {MAX_GAMES} games; got {train_games} and {valid_games}.")
         self.protocol = PlainText()
         self.game = game_of(game, settings)
         self.max_steps = max_steps
         self.reward = reward
-        self.train_games, self.valid_games = train_games, valid_games
-        self._library = Library(default_folder() if folder is None else Path(folder))
+        library = Library(default_folder() if folder is None else Path(folder))
+        self._shelf: Shelf = (
+            GivenGames.of(self.game, library)
+            if isinstance(self.game, Files)
+            else MadeGames(self.game, library, train_games, valid_games)
+        )
         self._session = Session()
         self._steps = 0
         self._score = 0
 
     # -- tasks -------------------------------------------------------------------------------------------
 
+    def list_splits(self) -> tuple[str, ...]:
+        """Return the names of the splits."""
+        return self._shelf.splits
+
     def num_tasks(self, split: str) -> int:
         """Return the number of games of a split."""
         self._check_split(split)
-        return self.train_games if split == "train" else self.valid_games
+        return self._shelf.size(split)
 
     def get_task(self, split: str, index: int) -> Task:
         """Return the task at (split, index); nothing is generated yet."""
         size = self.num_tasks(split)
         if not 0 <= index < size:
             raise EnvironmentUsageError(f"split {split!r} has {size} games; index {index} is outside.")
-        seed = recipe_of(self.game, split, index).seed
-        return Task(split, index, data={"seed": seed}, type=self.game.family)
+        return Task(split, index, data=self._shelf.about(split, index), type=self.game.family)
 
     def prepare(self, split: str, indices: Sequence[int], *, workers: int = 1) -> int:
         """Make these games ahead of time in `workers` processes and return how many were new."""
-        recipes = [recipe_of(self.game, split, self.get_task(split, index).index) for index in indices]
-        return self._library.make(recipes, workers=workers)
+        return self._shelf.prepare(split, [self.get_task(split, i).index for i in indices], workers=workers)
 
     # -- the episode -------------------------------------------------------------------------------------
 
@@ -124,8 +133,7 @@ class TextWorldEnv(TextEnv):
         """Begin the game of a task (see `TextEnv.reset`) and return its objective and first room."""
         super().reset(seed=seed, options=options)
         self._phase = "new"  # until the game stands: making it may fail
-        path = self._library.get(recipe_of(self.game, self.task.split, self.task.index))
-        observation = self._session.start(path)
+        observation = self._session.start(self._shelf.get(self.task.split, self.task.index))
         self._steps = self._score = 0
         return observation, {"domain": "textworld", "task_type": self.game.family}
 
@@ -170,16 +178,17 @@ class TextWorldEnv(TextEnv):
         return None if self._phase == "new" else self._session.commands()
 
     def expert(self, observation: str) -> WalkthroughExpert | None:
-        """Return the player of the walkthrough of the current task; None before `reset`. Privileged."""
+        """Return the player of the walkthrough of the current task, if it has one. Privileged."""
         del observation
-        return None if self._phase == "new" else WalkthroughExpert.for_env(self)
+        known = self._phase != "new" and self._session.walkthrough
+        return WalkthroughExpert.for_env(self) if known else None
 
     def disturbance(self, rng: random.Random) -> str:
         """Return a command that changes nothing, so that the walkthrough still leads to the goal."""
         return rng.choice(_IDLE)
 
     def walkthrough(self) -> tuple[str, ...]:
-        """Return the generator's solution of the current task, from its beginning. Privileged."""
+        """Return the solution that the game's file holds, from the beginning; maybe none. Privileged."""
         if self._phase == "new":
             raise EnvironmentUsageError("walkthrough() belongs to a task; call reset() first.")
         return self._session.walkthrough

@@ -48,12 +48,15 @@ def make(job: Job) -> str | None:
     """
     stem = Path(str(job["stem"]))
     problem = ""
-    for attempt in range(ATTEMPTS):
+    for attempt in range(1 if "source" in job else ATTEMPTS):
         with tempfile.TemporaryDirectory(prefix=".making-", dir=stem.parent) as folder:
             draft = Path(folder) / stem.name
             try:
-                build(job, int(str(job["seed"])) + attempt * _STRIDE, draft)
-                check(draft)
+                if "source" in job:
+                    compile_file(str(job["source"]), draft)
+                else:
+                    build(job, int(str(job["seed"])) + attempt * _STRIDE, draft)
+                    check(draft)
             except Exception as error:  # noqa: BLE001  # upstream raises bare errors for an unlucky seed
                 problem = f"{type(error).__name__}: {error}"
                 continue
@@ -87,6 +90,16 @@ def build(job: Job, seed: int, draft: Path) -> None:
         given = {**settings, "split": job["foods"] or None, "recipe_seed": 0}
         game = CHALLENGES[f"tw-{job['family']}"][1](given, options)
     compile_game(game, options)
+
+
+def compile_file(source: str, draft: Path) -> None:
+    """Compile a game that somebody wrote, from its `.json`, to `draft`.z8 and .json."""
+    import textworld
+    from textworld.generator import compile_game
+
+    options = textworld.GameOptions()
+    options.path = str(draft.with_suffix(".z8"))
+    compile_game(textworld.Game.load(source), options)
 
 
 def check(draft: Path) -> None:

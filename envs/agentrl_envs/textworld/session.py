@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import random
 import re
-import threading
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import numpy as np
+from agentrl_envs.textworld.engine import ONE_AT_A_TIME, undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     class Frotz(Protocol):
@@ -45,7 +42,6 @@ _SHORTCUTS: Final = frozenset({
 _MAX_CHARACTERS: Final = 150
 _UNKNOWN_VERB: Final = "That's not a verb I recognise."
 _ONE_COMMAND: Final = "Write one short command."
-_warnings_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +119,8 @@ class Session:
 
     @property
     def walkthrough(self) -> tuple[str, ...]:
-        """The generator's own solution from the beginning of the game."""
-        return tuple(self._game.metadata["walkthrough"])
+        """The generator's own solution from the beginning of the game; empty where the file holds none."""
+        return tuple(self._game.metadata.get("walkthrough") or ())
 
     @property
     def max_score(self) -> int:
@@ -143,8 +139,9 @@ class Session:
 
     def commands(self) -> list[str]:
         """Return the commands that would do something now, sorted."""
-        self._follow()
-        return sorted(set(self._inform.gen_commands_from_actions(self._progression.valid_actions)))
+        with ONE_AT_A_TIME:
+            self._follow()
+            return sorted(set(self._inform.gen_commands_from_actions(self._progression.valid_actions)))
 
     def mark(self) -> Mark:
         """Return this moment of the game."""
@@ -174,11 +171,12 @@ class Session:
         Events traced as part of another one ("(1) taking the worm") count too where they are an action that
         is possible then; usually they are not, and the outer event carries the change.
         """
-        for event in self._events:
-            action = self._inform.detect_action(_SUBRULE.sub("", event), self._progression.valid_actions)
-            if action is not None:
-                self._progression.update(action)
-        self._events = []
+        with ONE_AT_A_TIME:
+            for event in self._events:
+                action = self._inform.detect_action(_SUBRULE.sub("", event), self._progression.valid_actions)
+                if action is not None:
+                    self._progression.update(action)
+            self._events = []
 
 
 def _clean(raw: str) -> str:
@@ -189,32 +187,26 @@ def _clean(raw: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
-@contextlib.contextmanager
-def _undisturbed() -> Generator[None, None, None]:
-    """Keep Python's and NumPy's global generators as they are: importing textworld draws from NumPy's."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # the global one, to put it back
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002  # as above
-
-
 def _open_frotz(path: Path) -> Frotz:
-    with _undisturbed():
+    with undisturbed():
         import jericho
     # jericho warns for every game that is not on its own list; textworld's filter for that does not outlive a
     # caller's `catch_warnings`, pytest's for instance.
-    with _warnings_lock, warnings.catch_warnings():
+    with ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore", jericho.UnsupportedGameWarning)
         frotz: Frotz = jericho.FrotzEnv(str(path), _SEED)
     return frotz
 
 
-@functools.lru_cache(maxsize=64)
 def _load_game(path: Path) -> tuple[Any, Any]:
+    with ONE_AT_A_TIME:  # a cache by itself would load one game in several threads
+        return _loaded_game(path)
+
+
+@functools.lru_cache(maxsize=64)
+def _loaded_game(path: Path) -> tuple[Any, Any]:
     """Return the game's description and its command writer; both are only read."""
-    with _undisturbed():
+    with undisturbed():
         from textworld.generator.game import Game
         from textworld.generator.inform7 import Inform7Game
 
@@ -225,7 +217,8 @@ def _load_game(path: Path) -> tuple[Any, Any]:
 def _new_progression(game: Any) -> Any:  # noqa: ANN401  # an untyped package's objects
     from textworld.generator.game import GameProgression
 
-    return GameProgression(game, track_quests=False)
+    with ONE_AT_A_TIME:
+        return GameProgression(game, track_quests=False)
 
 
 def walkthrough_of(path: Path) -> Sequence[str]:

@@ -124,10 +124,29 @@ class Cooking:
             raise ConfigError(f"Cooking.go must be 1, 6, 9 or 12 rooms; got {self.go}.")
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Games that somebody wrote with TextWorld.
+
+    Attributes:
+        path: a `.z8`, `.ulx` or `.json` file; or a folder of them, with or without folders for the splits
+            (`train`, `valid_seen`, `valid_unseen`).
+    """
+
+    family: ClassVar[str] = "files"
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ConfigError("Files needs the path of a game, or of a folder of games.")
+
+
 Game: TypeAlias = Custom | CoinCollector | TreasureHunter | Cooking
-_T = TypeVar("_T", bound=Grammar | Custom | CoinCollector | TreasureHunter | Cooking)
-FAMILIES: Final[dict[str, type[Game]]] = {
-    kind.family: kind for kind in (Custom, CoinCollector, TreasureHunter, Cooking)
+"""A family of games that are made here."""
+Source: TypeAlias = Game | Files
+_T = TypeVar("_T", bound=Grammar | Custom | CoinCollector | TreasureHunter | Cooking | Files)
+FAMILIES: Final[dict[str, type[Source]]] = {
+    kind.family: kind for kind in (Custom, CoinCollector, TreasureHunter, Cooking, Files)
 }
 
 
@@ -173,11 +192,11 @@ def recipe_of(game: Game, split: str, index: int) -> Recipe:
     return Recipe(game, seed, foods if isinstance(game, Cooking) else "")
 
 
-def game_of(game: Game | str, settings: Mapping[str, object] | None = None) -> Game:
+def game_of(game: Source | str, settings: Mapping[str, object] | None = None) -> Source:
     """Return a family by name with some of its fields set, as a TOML file gives them.
 
-    >>> game_of("cooking", {"recipe": 2, "grammar": {"theme": "basic"}}).recipe
-    2
+    >>> game_of("cooking", {"recipe": 2, "grammar": {"theme": "basic"}})
+    Cooking(recipe=2, take=1, go=1, ..., grammar=Grammar(theme='basic', ...))
     """
     given = dict(settings or {})
     if not isinstance(game, str):
@@ -188,10 +207,11 @@ def game_of(game: Game | str, settings: Mapping[str, object] | None = None) -> G
     if kind is None:
         near = did_you_mean(game, FAMILIES)
         raise ConfigError(f"TextWorld has no family {game!r}; it has {', '.join(FAMILIES)}.{near}")
-    grammar = given.pop("grammar", {})
-    if not isinstance(grammar, Grammar):
-        grammar = _filled(Grammar, grammar)
-    return replace(_filled(kind, given), grammar=grammar)
+    grammar = given.pop("grammar", None) if "grammar" in kind.__dataclass_fields__ else None
+    found = _filled(kind, given)
+    if grammar is None or isinstance(found, Files):
+        return found
+    return replace(found, grammar=grammar if isinstance(grammar, Grammar) else _filled(Grammar, grammar))
 
 
 def _filled(kind: type[_T], given: object) -> _T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Final
 from agentrl.errors import EnvironmentFault, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from agentrl.world.json_text import Json
     from agentrl_envs.textworld.settings import Recipe
 
 _MAKER: Final = Path(__file__).with_name("maker.py")
@@ -67,34 +69,62 @@ class Library:
         Raises:
             EnvironmentFault: TextWorld cannot make one of them.
         """
-        missing = [recipe for recipe in dict.fromkeys(recipes) if not self._has(recipe)]
+        return self._order([_Order(self.path(recipe), recipe.to_json()) for recipe in recipes], workers)
+
+    def compiled(self, description: Path) -> Path:
+        """Return where the `.z8` that is compiled from a game's `.json` stands, or will stand."""
+        content = hashlib.blake2b(_version().encode() + b"\0" + description.read_bytes(), digest_size=12)
+        return self.folder / f"file-{content.hexdigest()}.z8"
+
+    def compile(self, descriptions: Sequence[Path], *, workers: int = 1) -> int:
+        """Compile games from their `.json` (a second each) and return how many were new.
+
+        Raises:
+            EnvironmentFault: TextWorld cannot compile one of them.
+        """
+        sources = [str(file.absolute()) for file in descriptions]
+        orders = [
+            _Order(self.compiled(file), {"source": source})
+            for file, source in zip(descriptions, sources, strict=True)
+        ]
+        return self._order(orders, workers)
+
+    def _order(self, orders: Sequence[_Order], workers: int) -> int:
+        missing = list({order.path: order for order in orders if not order.is_done()}.values())
         if missing:
             self.folder.mkdir(parents=True, exist_ok=True)
             shares = [share for start in range(workers) if (share := missing[start::workers])]
             with ThreadPoolExecutor(len(shares)) as pool:
-                list(pool.map(self._run_maker, shares))
+                list(pool.map(_run_maker, shares))
         return len(missing)
 
-    def _has(self, recipe: Recipe) -> bool:
-        path = self.path(recipe)
-        return path.with_suffix(".json").is_file() and path.is_file()
 
-    def _run_maker(self, recipes: Sequence[Recipe]) -> None:
-        stems = [str(self.path(recipe).absolute().with_suffix("")) for recipe in recipes]
-        jobs = [{**recipe.to_json(), "stem": stem} for recipe, stem in zip(recipes, stems, strict=True)]
-        try:
-            ended = subprocess.run(  # noqa: S603  # our own file, no shell, nothing of the agent's
-                [sys.executable, "-P", "-W", "ignore", str(_MAKER)],
-                input=json.dumps(jobs),
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=_SECONDS_PER_GAME * len(jobs),
-                env={**os.environ, "PYTHONHASHSEED": "0"},
-            )
-        except subprocess.TimeoutExpired as error:
-            raise EnvironmentFault(f"{len(jobs)} TextWorld games took over {error.timeout} s.") from error
-        for recipe in recipes:
-            if not self._has(recipe):
-                reason = ended.stdout.strip() or ended.stderr.strip() or f"exit status {ended.returncode}"
-                raise EnvironmentFault(f"TextWorld could not make {recipe}: {reason[-600:]}")
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A game to make: where it will stand, and what `maker.py` is told."""
+
+    path: Path
+    job: Mapping[str, Json]
+
+    def is_done(self) -> bool:
+        return self.path.with_suffix(".json").is_file() and self.path.is_file()
+
+
+def _run_maker(orders: Sequence[_Order]) -> None:
+    jobs = [{**order.job, "stem": str(order.path.absolute().with_suffix(""))} for order in orders]
+    try:
+        ended = subprocess.run(  # noqa: S603  # our own file, no shell, nothing of the agent's
+            [sys.executable, "-P", "-W", "ignore", str(_MAKER)],
+            input=json.dumps(jobs),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS_PER_GAME * len(jobs),
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EnvironmentFault(f"{len(jobs)} TextWorld games took over {error.timeout} s.") from error
+    for order in orders:
+        if not order.is_done():
+            reason = ended.stdout.strip() or ended.stderr.strip() or f"exit status {ended.returncode}"
+            raise EnvironmentFault(f"TextWorld could not make {dict(order.job)}: {reason[-600:]}")

@@ -1,0 +1,95 @@
+"""The slots of a plan as settings write them: `[rl.plan]` of a run's TOML."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, cast
+
+import agentrl.plan as parts
+from agentrl.credit.part import Description, Schedule, rebuild
+from agentrl.errors import AgentrlError, ConfigError, did_you_mean
+from agentrl.learn import schedule
+from agentrl.plan import Plan, Refill, Replay
+from agentrl.rollout.memory import whole_history
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentrl.rollout.memory import Memory
+
+NAMES = frozenset({*parts.__all__, *schedule.__all__})
+
+
+def with_slots(plan: Plan, given: Mapping[str, Description]) -> Plan:
+    """Return a plan with slots as settings write them.
+
+    A part is a table `{part = "Expand", trees = 2}`, a function `{function = "..."}`, `turns` also a number;
+    names without a module are those of `agentrl.plan`. `false` empties a slot.
+
+    Raises:
+        ConfigError: there is no such slot, part or field.
+
+    >>> with_slots(Plan(), {"memory": {"part": "Window", "turns": 3}}).memory
+    Window(turns=3)
+    """
+    slots = {item.name for item in fields(Plan)}
+    for name in given:
+        if name not in slots:
+            raise ConfigError(
+                f"rl.plan has no slot {name!r}.{did_you_mean(name, slots)} Slots: {', '.join(sorted(slots))}."
+            )
+    slots_given = {name: _slot(name, value) for name, value in given.items()}
+    return replace(plan, **slots_given)  # type: ignore[arg-type]  # a settings file says what stands there
+
+
+def memory_of(card: Mapping[str, object]) -> Memory:
+    """Return the memory of the algorithm that a run card describes; the whole history where it names none."""
+    described = card.get("plan")
+    memory = cast("dict[str, Description]", described).get("memory") if isinstance(described, dict) else None
+    return whole_history if memory is None else cast("Memory", rebuild(memory))
+
+
+def _slot(name: str, value: Description) -> object:
+    if value is False:
+        return getattr(Plan(), name)
+    if name == "turns" and isinstance(value, int | float):
+        return value
+    if not isinstance(value, dict) or not {"part", "function"} & value.keys():
+        raise ConfigError(
+            f"rl.plan.{name} is {value!r}; write a table such as {{ part = 'NAME' }}, with its fields."
+        )
+    try:
+        found = rebuild(_full(value))
+    except (TypeError, KeyError, AgentrlError) as error:
+        raise ConfigError(f"rl.plan.{name} cannot be built: {error}") from error
+    if not isinstance(found, _KINDS[name]) if name in _KINDS else not callable(found):
+        raise ConfigError(f"rl.plan.{name} cannot be {found!r}, which is no part for that slot.")
+    return found
+
+
+_KINDS: dict[str, type[object]] = {"turns": Schedule, "refill": Refill, "replay": Replay}
+
+
+def _full(value: Description) -> Description:
+    """The description with every short name written out."""
+    if isinstance(value, list):
+        return [_full(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    full = {name: _full(item) for name, item in value.items()}
+    for kind in ("part", "function"):
+        name = full.get(kind)
+        if isinstance(name, str) and ":" not in name:
+            full[kind] = _address(name)
+    return full
+
+
+def _address(name: str) -> str:
+    if name not in NAMES:
+        raise ConfigError(
+            f"agentrl.plan has no {name!r}.{did_you_mean(name, NAMES)} It has "
+            f"{', '.join(sorted(NAMES))}; a part of your own is named 'my_module:NAME'."
+        )
+    room = parts if name in parts.__all__ else schedule
+    part = cast("type[object]", getattr(room, name))
+    return f"{part.__module__}:{part.__qualname__}"

@@ -1,0 +1,172 @@
+"""A session's side in the jail: a process is a state, and each cell runs in a fork of the state before it.
+
+A state waits at its channel. A cell comes with its own streams and with a channel of its own; the fork runs
+it, reports there, and waits there as the next state. The state before is untouched, so a cell that is killed
+costs nothing, and two cells may start from one state. Threads and children of a cell do not outlive it.
+
+Nothing here is trusted: whatever a program does to these processes, it does to its own session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import socket
+from typing import TYPE_CHECKING, NoReturn, TypedDict
+
+from agentrl.sandbox import script
+
+if TYPE_CHECKING:
+    import types
+
+
+class Cell(TypedDict):
+    """What the host sends for one cell.
+
+    `seed` reseeds the generators before the cell, None leaves them; `restore` lays out the files that this
+    state saved.
+    """
+
+    code: str
+    number: int
+    seed: int | None
+    restore: bool
+
+
+def serve(channel: socket.socket, setup: str, seed: int) -> NoReturn:
+    """Be the first state of a session, and in forks every later one."""
+    script.open_streams()
+    main = script.new_main()
+    script.run_source(setup, "setup", main, echo=False)
+    script.reseed(seed)
+    _State(channel, main).serve()
+
+
+class _State:
+    """This process as a state.
+
+    Attributes:
+        channel: where cells come from.
+        files: what the work folder held when it was saved, by path; None before.
+    """
+
+    def __init__(self, channel: socket.socket, main: types.ModuleType) -> None:
+        self.channel = channel
+        self.main = main
+        self.files: dict[str, bytes | None] | None = None
+        self.cell = 0
+        self.started = 0
+
+    def serve(self) -> NoReturn:
+        """Wait for orders until the channel closes."""
+        self._tell({"ready": True})
+        while True:
+            try:
+                word, fds, _, _ = socket.recv_fds(self.channel, 16, 5)
+            except InterruptedError:
+                continue
+            if not word:
+                os._exit(0)
+            if word == b"save":
+                self.files = _saved()
+                self._tell({"saved": True})
+            elif word == b"cell" and len(fds) == 5:
+                self._fork(fds)
+            elif self.cell and word == b"kill":
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.cell, signal.SIGKILL)
+
+    def _fork(self, fds: list[int]) -> None:
+        script.flush()
+        self.started += 1
+        randomness = random.getstate()
+        self.cell = os.fork()
+        if self.cell == 0:
+            random.setstate(randomness)  # which Python seeds anew in every fork
+            self._become_next(fds)
+            return
+        for each in fds:
+            os.close(each)
+        self._attend()
+
+    def _attend(self) -> None:
+        """Report the end of the cell's process, unless an order comes first."""
+        ended = os.pidfd_open(self.cell)
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        poll.register(self.channel, select.POLLIN)
+        if ended in dict(poll.poll()):
+            self._tell({"wait": os.waitpid(self.cell, 0)[1], "cell": self.started})
+            self.cell = 0
+        os.close(ended)
+
+    def _become_next(self, fds: list[int]) -> None:
+        payload, *streams, channel = fds
+        self.channel.close()
+        self.channel = socket.socket(fileno=channel)
+        self.cell = self.started = 0
+        # A session of its own: the kernel hangs up stopped process groups whose parent in their session ends.
+        os.setsid()
+        with open(payload, "rb") as file:  # noqa: PTH123  # a descriptor
+            cell: Cell = json.loads(file.read())
+        _redirect(streams)
+        if cell["restore"] and self.files is not None:
+            _laid_out(self.files)
+        if cell["seed"] is not None:
+            script.reseed(cell["seed"])
+        code = script.run_source(cell["code"], f"cell {cell['number']}", self.main, echo=True)
+        script.flush()
+        self.files = None
+        null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+        _redirect(null)
+        self._tell({"end": code})
+
+    def _tell(self, message: dict[str, object]) -> None:
+        with contextlib.suppress(OSError):
+            self.channel.send(json.dumps(message).encode())
+
+
+def _redirect(streams: list[int]) -> None:
+    for target, stream in enumerate(streams):
+        os.dup2(stream, target)
+        os.close(stream)
+
+
+def _folders() -> list[str]:
+    home = os.environ.get("HOME", ".")
+    return [home, *(["/tmp"] if home == "/work" else [])]
+
+
+def _saved() -> dict[str, bytes | None]:
+    """Read the files of the session; None stands for a folder."""
+    found: dict[str, bytes | None] = {}
+    for home in _folders():
+        for folder, folders, names in os.walk(home):
+            for name in folders:
+                found[f"{folder}/{name}"] = None
+            for name in names:
+                path = f"{folder}/{name}"
+                if os.path.isfile(path) and not os.path.islink(path):  # noqa: PTH113, PTH114
+                    with contextlib.suppress(OSError), open(path, "rb") as file:  # noqa: PTH123
+                        found[path] = file.read()
+    return found
+
+
+def _laid_out(files: dict[str, bytes | None]) -> None:
+    for home in _folders():
+        for entry in os.scandir(home):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)  # noqa: PTH108
+    for path, content in files.items():
+        if content is None:
+            os.makedirs(path, exist_ok=True)  # noqa: PTH103
+            continue
+        with contextlib.suppress(OSError), open(path, "wb") as file:  # noqa: PTH123
+            file.write(content)

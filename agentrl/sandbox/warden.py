@@ -1,0 +1,205 @@
+"""The first process of a jail: builds it, starts the program, ends it at a word or when nobody watches.
+
+It stands inside the walls that hold processes (a pid namespace, or a Landlock domain around that of the
+program), so that `kill(-1)` reaches everything in the jail at once, however it forks, and nothing outside.
+The program cannot signal it, trace it or see its descriptors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from agentrl.sandbox import inmate, kernel, landlock, tree
+
+if TYPE_CHECKING:
+    from agentrl.sandbox.inmate import Request
+
+
+def guard(
+    request: Request,
+    streams: tuple[int, ...],
+    orders: socket.socket,
+    work: str,
+    readable: tuple[str, ...],
+) -> NoReturn:
+    """Build the jail around this process, start the program, and obey.
+
+    Args:
+        request: the program and its limits, or a session.
+        streams: its standard streams; for a session also its first channel.
+        orders: the supervisor. `{"keep": [pids]}` freezes everything and kills all but these; anything else,
+            and the end of the connection, kills everything.
+        work: the work folder; "/work" where namespaces hold the program.
+        readable: folders of the interpreter.
+    """
+    spare = 0
+    try:
+        strict = work == "/work"
+        if strict:
+            _shut_in(request["disk"])
+        else:
+            spare = inmate.INSTEAD_OF_NAMESPACE + tree.threads_of(os.getuid())
+            _confine()
+        _lay_files(request["files"], work)
+        woken = _woken_by_children()
+        program = os.fork()
+        if program == 0:
+            _start(request, streams, orders, work, readable, spare)
+    except BaseException as error:
+        _tell(orders, {"infra": f"{type(error).__name__}: {error}"})
+        os._exit(0)
+    for stream in streams:
+        os.close(stream)
+    # A session lasts while its states do; its first process is one of them.
+    _obey(orders, program if len(streams) == 3 else 0, woken)
+
+
+def _shut_in(disk: int) -> None:
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    kernel.unshare(kernel.NEW_NS)
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV
+    for target in ("/work", "/tmp", "/dev/shm"):
+        kernel.mount("tmpfs", target, "tmpfs", flags, f"size={disk},nr_inodes=2048,mode=0700")
+    try:
+        kernel.mount("proc", "/proc", "proc", flags | kernel.MS_NOEXEC, "hidepid=2")
+    except OSError:
+        # A container that masks parts of /proc may not mount a new one; an empty folder hides more.
+        kernel.mount("tmpfs", "/proc", "tmpfs", flags | kernel.MS_RDONLY, "size=4096")
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    if os.getpid() != 1:
+        raise OSError(3, "the first process of a jail must have the number 1")
+
+
+def _confine() -> None:
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    landlock.confine()
+    try:
+        os.kill(os.getppid(), 0)
+    except PermissionError:
+        return
+    raise OSError(0, "Landlock let a signal out of its domain")
+
+
+def _lay_files(files: dict[str, str], work: str) -> None:
+    for name, content in files.items():
+        path = os.path.normpath(os.path.join(work, name))  # noqa: PTH118  # no pathlib in a child
+        if not path.startswith(f"{work}/"):
+            raise ValueError(f"a file of a program lies in its work folder; got {name!r}")
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(content)
+
+
+def _woken_by_children() -> int:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    return reading
+
+
+def _start(
+    request: Request,
+    streams: tuple[int, ...],
+    orders: socket.socket,
+    work: str,
+    readable: tuple[str, ...],
+    spare: int,
+) -> NoReturn:
+    try:
+        for target, stream in enumerate(streams[:3]):
+            os.dup2(stream, target)
+        kept = streams[3:]
+        _close_all_but(orders.fileno(), *kept)
+        channel = socket.socket(fileno=kept[0]) if kept else None
+        inmate.become(request, work, readable, spare)
+    except BaseException as error:
+        _tell(orders, {"infra": f"{type(error).__name__}: {error}"})
+        os._exit(0)
+    orders.close()
+    try:
+        inmate.run(request, channel)
+    except BaseException:
+        os._exit(1)
+
+
+def _close_all_but(*kept: int) -> None:
+    last = 2
+    for descriptor in sorted(kept):
+        os.closerange(last + 1, descriptor)
+        last = descriptor
+    os.closerange(last + 1, 65536 if sys.maxsize > 65536 else 1024)
+
+
+def _obey(orders: socket.socket, program: int, woken: int) -> NoReturn:
+    poll = select.poll()
+    poll.register(orders, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    while True:
+        ready = dict(poll.poll())
+        if woken in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(woken, 4096)
+            code = _reaped().get(program)
+            if code is not None:
+                _end(orders, code)
+        if orders.fileno() in ready:
+            _follow(orders)
+
+
+def _follow(orders: socket.socket) -> None:
+    said = orders.recv(1 << 16)
+    if not said.startswith(b"{"):
+        _end(orders, None)
+    keep: list[int] = json.loads(said)["keep"]
+    with contextlib.suppress(OSError):
+        os.kill(-1, signal.SIGSTOP)
+    for pid in _others():
+        if pid not in keep:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+    _tell(orders, {"kept": True})
+
+
+def _others() -> list[int]:
+    """Everybody in the jail but this process."""
+    if os.getpid() != 1:
+        return tree.below(os.getpid())[0]
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and name != "1"]  # noqa: PTH208
+
+
+def _reaped() -> dict[int, int]:
+    codes: dict[int, int] = {}
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, code = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            codes[pid] = code
+    return codes
+
+
+def _end(orders: socket.socket, code: int | None) -> NoReturn:
+    with contextlib.suppress(OSError):
+        os.kill(-1, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+    if code is not None:
+        _tell(orders, {"wait": code})
+    os._exit(0)
+
+
+def _tell(orders: socket.socket, message: dict[str, object]) -> None:
+    with contextlib.suppress(OSError):
+        orders.send(json.dumps(message).encode())

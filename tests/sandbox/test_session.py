@@ -1,0 +1,214 @@
+"""Persistent sessions: what stays, what a stopped cell costs, snapshots and branches."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentrl.errors import SandboxError, SandboxUnavailable
+from agentrl.sandbox.jail import Sandbox
+from agentrl.sandbox.result import Limits, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentrl.sandbox.session import JailSession
+
+LIMITS = Limits(wall_seconds=5, memory=256 << 20)
+SHORT = Limits(wall_seconds=0.5, memory=256 << 20)
+
+
+@pytest.fixture(scope="module", params=["strict", "landlock"])
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    python = sys.executable if request.param == "strict" else "/usr/bin/python3"
+    try:
+        opened = Sandbox(request.param, limits=LIMITS, python=python)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    with opened:
+        yield opened
+
+
+@pytest.fixture
+def session(sandbox: Sandbox) -> Iterator[JailSession]:
+    with sandbox.open_session() as opened:
+        yield opened
+
+
+def test_a_cell_sees_the_cells_before_it_and_shows_its_last_value(session: JailSession) -> None:
+    assert session.run("import math\nx = 20").stdout == ""
+    assert session.run("def half(): return x / 2\nhalf() + math.pi - math.pi").stdout == "10.0\n"
+    assert session.run("print('said')\n'value'").stdout == "said\n'value'\n"
+
+
+def test_an_error_names_cell_and_line_and_keeps_what_came_before_it(session: JailSession) -> None:
+    session.run("x = 1")
+    result = session.run("x = 2\n1 / 0\nx = 3")
+
+    assert result.status is Status.ERROR
+    assert 'File "cell 2", line 2' in result.stderr
+    assert "1 / 0" in result.stderr
+    assert session.run("x").stdout == "2\n"
+    assert session.run("x = (").status is Status.ERROR
+    assert session.run("import sys; sys.exit(3)").returncode == 3
+    assert session.run("x").stdout == "2\n"
+
+
+@pytest.mark.parametrize(
+    ("cell", "status"),
+    [
+        ("while True: pass", Status.TIMEOUT),
+        (
+            "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\ntime.sleep(60)",
+            "timeout",
+        ),
+        ("while True: print('x' * 65536)", Status.OUTPUT_LIMIT),
+        ("import os; os._exit(4)", Status.ERROR),
+        ("import os; os.kill(os.getpid(), 9)", Status.KILLED),
+        ("data = bytearray(600 << 20)", Status.MEMORY),
+    ],
+)
+def test_a_cell_that_is_stopped_costs_nothing_but_itself(
+    cell: str, status: str, session: JailSession
+) -> None:
+    session.run("kept = [1]")
+
+    result = session.run(f"kept.append(2)\n{cell}", Limits(wall_seconds=2, memory=256 << 20))
+
+    assert result.status == status, result
+    assert not result.state_lost
+    # A MemoryError is an ordinary error: the cell went on to its end.
+    assert session.run("kept").stdout == ("[1, 2]\n" if status is Status.MEMORY else "[1]\n")
+
+
+def test_memory_of_many_processes_is_counted_together(session: JailSession) -> None:
+    session.run("kept = 1")
+    bomb = "import os, time\nfor _ in range(8):\n    if os.fork() == 0:\n        d = b'x' * (90 << 20)\n"
+    result = session.run(
+        f"{bomb}        time.sleep(20)\ntime.sleep(20)", Limits(wall_seconds=20, memory=256 << 20)
+    )
+
+    assert result.status is Status.MEMORY
+    assert session.run("kept").stdout == "1\n"
+
+
+def test_nothing_of_a_cell_runs_on_between_cells(session: JailSession) -> None:
+    session.run(
+        "import os, subprocess, threading, time\nticks = [0]\n"
+        "def tick():\n    while True:\n        ticks[0] += 1; time.sleep(0.001)\n"
+        "threading.Thread(target=tick, daemon=True).start()\n"
+        "subprocess.Popen(['sleep', '60'], start_new_session=True)\ntime.sleep(0.05)"
+    )
+    first = int(session.run("ticks[0]").stdout)
+    time.sleep(0.2)
+
+    assert int(session.run("ticks[0]").stdout) <= first + 50
+    assert session.run("[os.waitpid(-1, os.WNOHANG)]").status is Status.ERROR
+    assert "threads: 1" in session.run("print('threads:', threading.active_count())").stdout
+
+
+def test_a_program_that_destroys_its_session_loses_its_variables_and_nothing_else(
+    session: JailSession,
+) -> None:
+    session.run("x = 1")
+    killer = "import os, signal\nfor pid in (os.getppid(), os.getpid()):\n    os.kill(pid, 9)"
+
+    result = session.run(killer)
+
+    assert (result.status, result.state_lost) == (Status.KILLED, True)
+    assert "variables" in result.message
+    assert "NameError" in session.run("x").stderr
+
+
+def test_a_snapshot_brings_back_variables_files_and_randomness(session: JailSession) -> None:
+    session.run("import random; x = [1]; open('f', 'w').write('first')")
+    kept = session.snapshot()
+    first = session.run("x.append(random.random()); open('f', 'w').write('second'); x").stdout
+
+    session.restore(kept)
+    assert session.run("x, open('f').read()").stdout == "([1], 'first')\n"
+    session.restore(kept)
+    assert session.run("x.append(random.random()); open('f', 'w').write('second'); x").stdout == first
+    session.restore(kept, seed=5)
+    assert session.run("x.append(random.random()); x").stdout != first
+    kept.close()
+
+
+def test_branches_do_not_see_each_other(session: JailSession) -> None:
+    session.run("import os; x = 1; os.mkdir('d'); open('d/f', 'w').write('root')")
+    with session.branch(seed=1) as left, session.branch(seed=2) as right:
+        left.run("x = 2; open('d/f', 'w').write('left'); open('new', 'w').close()")
+        right.run("x = 3; open('d/f', 'w').write('right')")
+        look = "x, open('d/f').read(), sorted(os.listdir('.'))"
+
+        assert left.run(look).stdout == "(2, 'left', ['d', 'new'])\n"
+        assert right.run(look).stdout == "(3, 'right', ['d'])\n"
+        assert session.run(look).stdout == "(1, 'root', ['d'])\n"
+        assert (
+            left.run("import random; random.random()").stdout
+            != right.run("import random; random.random()").stdout
+        )
+
+
+def test_a_jail_stands_while_a_branch_uses_it(sandbox: Sandbox) -> None:
+    session = sandbox.open_session()
+    session.run("x = 1")
+    branch = session.branch()
+    session.close()
+
+    assert branch.run("x").stdout == "1\n"
+    branch.close()
+    with pytest.raises(SandboxError, match="closed"):
+        branch.run("x")
+
+
+def test_a_session_begins_with_its_files_and_its_seed(sandbox: Sandbox) -> None:
+    cell = "import random; random.random(), open('a.txt').read()"
+    with sandbox.open_session(files={"a.txt": "text"}, seed=7) as first:
+        assert first.run(cell).stdout.startswith("(0.3238")
+        assert first.run("input()", stdin="typed\n").stdout == "'typed'\n"
+
+
+def test_sessions_do_not_see_each_other(sandbox: Sandbox) -> None:
+    with sandbox.open_session() as first, sandbox.open_session() as second:
+        first.run("x = 1; open('mine', 'w').close()")
+
+        assert "NameError" in second.run("x").stderr
+        assert second.run("import os; os.listdir('.')").stdout == "[]\n"
+
+
+def test_a_fork_server_that_dies_is_started_again(sandbox: Sandbox) -> None:
+    assert sandbox._server is not None
+    sandbox._server._process.kill()
+    sandbox._server._process.wait()
+
+    assert sandbox.run("print(1)").stdout == "1\n"
+
+
+def test_a_supervisor_that_dies_is_ours_and_not_the_programs(sandbox: Sandbox) -> None:
+    with sandbox.open_session() as session:
+        session.run("x = 1")
+        assert session._jail is not None
+        session._jail.supervisor.kill()
+
+        result = session.run("x")
+
+        assert (result.status, result.state_lost) == (Status.INFRA_ERROR, True)
+        assert session.run("print(1)").stdout == "1\n"
+
+
+async def test_many_sessions_side_by_side(sandbox: Sandbox) -> None:
+    sessions = [sandbox.open_session() for _ in range(8)]
+
+    async def play(number: int) -> str:
+        for _ in range(3):
+            await asyncio.to_thread(sessions[number].run, f"x = globals().get('x', {number}) + 10")
+        return (await asyncio.to_thread(sessions[number].run, "x")).stdout
+
+    assert await asyncio.gather(*map(play, range(8))) == [f"{number + 30}\n" for number in range(8)]
+    for session in sessions:
+        session.close()
