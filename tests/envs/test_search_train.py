@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 TINY = [
     "processes=1", "model.hidden=32", "model.layers=1", "model.heads=2", "model.kv_heads=1",
     "model.intermediate=48", "warm_start.demonstrations=8", "warm_start.steps=4", "rl.steps=2", "rl.tasks=2",
-    "rl.members=2", "limits.turns=3", "evaluation.curve_tasks=2", "evaluation.final_tasks=2", "control.steps=2",
+    "rl.members=2", "limits.turns=3", "evaluation.curve_tasks=2", "evaluation.final_tasks=2",
+    "control.steps=2",
 ]  # fmt: skip
 
 
