@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from agentrl.sandbox import kernel, landlock
+from agentrl.sandbox.inmate import ETC
 from agentrl.sandbox.supervisor import House, supervise
 from agentrl.sandbox.verdict import INSIDE
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from agentrl.sandbox.inmate import Request
 
 _SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin")
-_ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/ssl/certs")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
@@ -93,7 +93,7 @@ def _move_in(prefixes: tuple[str, ...], *, root: bool) -> None:
     os.chdir("/")
     for path in (*_SYSTEM, *prefixes):
         _bind(path)
-    for path in _ETC:
+    for path in ETC:
         _bind(path)
     for name in ("passwd", "group"):
         Path(f"/etc/{name}").write_text("nobody:x:65534:65534::/work:/bin/sh\n", encoding="ascii")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from agentrl.sandbox import kernel, landlock, tree, warden
-from agentrl.sandbox.keeper import Keeper
+from agentrl.sandbox.keeper import Keeper, listen
 from agentrl.sandbox.verdict import INSIDE, TICK, ended, stopped
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class House:
     def session(self, request: Request, host: socket.socket) -> dict[str, object]:
         """Keep a session until the host hangs up; return why it could not be kept."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listen(ours)  # before the first word: only then does the kernel name its sender
         null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
         with Jail(self, request, (*null, theirs.detach())) as jail, ours:
             return Keeper(jail, host, self.layers()).keep(ours)
