@@ -24,7 +24,7 @@ _KINDS: dict[str, type[object]] = {"turns": Schedule, "refill": Refill, "replay"
 def _is_part(value: object) -> bool:
     """Whether settings can name it: a weight or a measure, or the class of a part."""
     if isinstance(value, FunctionType):
-        return value not in {parts.groups_of, schedule.fixed}
+        return value.__name__ not in {"groups_of", "fixed"}
     kinds = tuple(_KINDS.values())
     return (
         is_dataclass(value)
