@@ -45,6 +45,7 @@ from agentrl.credit.tree import (
     shared_turn,
 )
 from agentrl.learn.average import turn_mean
+from agentrl.learn.critic import Critic
 from agentrl.learn.ratio import turn_ratio
 from agentrl.learn.surrogate import Clip
 from agentrl.plan import EntropyForks, Expand, Plan, Segments
@@ -60,9 +61,9 @@ HGPO = replace(GRPO, advantage=NestedHistory(PlusRow(Return(0.95), InvalidPenalt
 IGPO = replace(GRPO, advantage=InformationGain())
 IGPO_JOINT = replace(GRPO, advantage=InformationGain(pool="joint"))
 MT_GRPO = replace(GRPO, advantage=Relative(last_reward) + 1.0 * FirstTurns(Relative(turn_reward, same_turn)))
-TURN_PPO = replace(GRPO, advantage=TurnGae(0.99, 0.9), ratio=turn_ratio, average=turn_mean)
-BI_LEVEL_GAE = replace(GRPO, advantage=BiLevelGae())
-POAD = replace(GRPO, advantage=TokenGae(1.0, 0.95, 0.95))
+TURN_PPO = replace(GRPO, advantage=TurnGae(0.99, 0.9), critic=Critic(), ratio=turn_ratio, average=turn_mean)
+BI_LEVEL_GAE = replace(GRPO, advantage=BiLevelGae(), critic=Critic())
+POAD = replace(GRPO, advantage=TokenGae(1.0, 0.95, 0.95), critic=Critic())
 TEMPO = replace(GRPO, advantage=Relative(scale=one) + 1.0 * PlaceDifference(SamePast()))
 SALT = replace(GRPO, advantage=MeanAmong(Relative(), same_step))
 TREE_GRPO = replace(
@@ -104,12 +105,12 @@ ABOUT: dict[str, About] = {
     "IGPO": entry(
         "turn rewards from information gain, normalised apart from outcomes", "2510.14967",
         "GuoqingWang1/IGPO, third published state",
-        "Needs the column gold_logprob, which no probe measures yet. Outcomes are totals of the "
+        "Needs a world with gold(); answers stand as its protocol writes them. Outcomes are totals of the "
         "environment's reward; unmeasured beliefs count as unchanged.", _WORKED),
     "IGPO_JOINT": entry(
         "turn rewards from information gain, one pool with outcomes", "2510.14967",
         "GuoqingWang1/IGPO, third published state, joint mode",
-        "Needs the column gold_logprob, which no probe measures yet.", _WORKED),
+        "Needs a world with gold().", _WORKED),
     "MT_GRPO": entry(
         "outcome credit everywhere, turn reward at the first turn", "2505.11821",
         "SiliangZeng/Multi-Turn-RL-Agent, one split point",
@@ -117,16 +118,17 @@ ABOUT: dict[str, About] = {
         "read from the authors' code; " + HAND),
     "TURN_PPO": entry(
         "a critic over turns, ratio and clip per turn", "2512.17008", "turn-level GAE",
-        "Needs the column value: the critic that measures it is not part of agentrl. Advantages are not "
+        "The critic is a copy of the policy's trunk with a head of its own. Advantages are not "
         "whitened; truncated episodes are not bootstrapped.", "from summaries; " + HAND),
     "BI_LEVEL_GAE": entry(
         "GAE over turns, then over the tokens of each", "2504.20073",
         "mll-lab-nu/RAGEN core_algos.py",
-        "Needs the column value, which no probe measures. Boundaries are turns, not nonzero rewards.",
+        "The critic is a copy of the policy's trunk with a head of its own. Boundaries are turns, not "
+        "nonzero rewards.",
         "the figures of the authors' unit test"),
     "POAD": entry(
         "token GAE that discounts between actions only", "2405.15821", "action decomposition",
-        "Needs the column value, which no probe measures.", ABSTRACT),
+        "The critic is a copy of the policy's trunk with a head of its own.", ABSTRACT),
     "TEMPO": entry(
         "outcome credit plus value differences in the prefix tree", "2509.18314",
         "branch-gated temporal difference",

@@ -64,6 +64,7 @@ class Episode:
     turns: list[Turn] = field(default_factory=list)
     hints: Sequence[str] = ()
     info: Mapping[str, object] = field(default_factory=dict)
+    gold: str | None = None
     usual: Sampling | None = None
     context: Context = field(init=False)
 
@@ -97,6 +98,7 @@ class Episode:
 
     async def _play(self) -> Trajectory | Invalid:
         observation = await self._begin()
+        self.gold = self.stage.gold()
         while True:
             prompt = self.context.ask(observation)
             stop = self._limit(prompt)
@@ -299,6 +301,7 @@ class Episode:
             policy=self.play.policy.name,
             sandbox_tier=str(self.info.get("sandbox_tier", "")),
             metrics=cast("Mapping[str, float]", self.info.get("metrics", {})),
+            gold=self.gold,
         )
 
     def _invalid(self, reason: InvalidReason, detail: str) -> Invalid:

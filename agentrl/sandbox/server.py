@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -12,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from agentrl.sandbox import kernel, landlock
+from agentrl.sandbox import kernel, landlock, seccomp
 from agentrl.sandbox.inmate import ETC
 from agentrl.sandbox.supervisor import House, supervise
 from agentrl.sandbox.verdict import INSIDE
@@ -68,6 +69,10 @@ def _opened(strict: bool, base: str, preload: tuple[str, ...]) -> House:
         raise OSError(
             38, f"Landlock {landlock.abi()}, but {landlock.NEEDED_ABI} is needed without namespaces"
         )
+    seccomp.prepare()
+    # What is frozen is never visited by the collector, so that forks share its pages.
+    gc.collect()
+    gc.freeze()
     return House(strict, prefixes, base, own_network=landlock.abi() < landlock.NEEDED_ABI)
 
 

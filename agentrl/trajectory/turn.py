@@ -137,6 +137,7 @@ class Trajectory:
         success: what the environment says, None where it has no notion of success.
         final_observation_key, final_state_key: digests after the last action.
         metrics: named scalars of the whole episode.
+        gold: the reference answer, for probes; the agent never saw it.
     """
 
     id: str
@@ -160,6 +161,7 @@ class Trajectory:
     policy: str = ""
     sandbox_tier: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    gold: str | None = None
 
     @property
     def reward(self) -> float:

@@ -83,6 +83,10 @@ def _splits() -> tuple[str, ...]:
     return "train", "valid", "test"
 
 
+def test_a_rollout_reads_the_worlds_own_protocol(env: CodeEnv) -> None:
+    assert env.default_protocol() == Fenced(names=("python", "submit"))
+
+
 def test_the_environment_keeps_its_contract() -> None:
     actions = ["```python\nx = 1\nx\n```", "nothing", "```python\nx += 1\nprint(x)\n```", "\\boxed{-1}"]
     report = check_env(CodeEnv, tasks=[("train", 0), ("valid", 1)], actions=actions, turns=5)

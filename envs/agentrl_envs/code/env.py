@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentrl.world.env import StepResult
+    from agentrl.world.protocol import Protocol
     from agentrl_envs.code.work import Work
 
 SPLITS: Final = ("train", "valid", "test")
@@ -104,6 +105,10 @@ class CodeEnv(TextEnv):
         return Task(split, index, prompt=work.question, data={"work": work}, type=work.kind)
 
     # -- the episode -------------------------------------------------------------------------------------
+
+    def default_protocol(self) -> Protocol:
+        """Return fenced code, or what was set: this world's `step` reads calls, though it is its own."""
+        return self.protocol
 
     def system_text(self) -> str:
         """Return what the world is about, and the protocol's words."""

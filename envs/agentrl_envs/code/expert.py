@@ -102,7 +102,9 @@ class Solver:
     def observe(self, command: str, feedback: str) -> None:
         """Take what a program printed for the answer."""
         if self._program is not None and command == self.act():
-            self._answer, self._program = feedback.strip(), None
+            # The output may stand in a protocol's markup.
+            numbers = re.findall(r"-?\d+(?:/\d+)?", feedback)
+            self._answer, self._program = (numbers or ["0"])[-1], None
 
 
 def _written(known: tuple[tuple[str, str], ...], question: str) -> str | None:
