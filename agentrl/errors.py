@@ -90,7 +90,11 @@ class BatchError(AgentrlError):
 
 
 class MissingColumnError(BatchError):
-    """An optional column is absent; the message names the probe that provides it."""
+    """An optional column is absent; the message names the probe that provides it, `column` is its key."""
+
+    def __init__(self, message: str, column: object = None) -> None:
+        super().__init__(message)
+        self.column = column
 
 
 class AlgorithmError(AgentrlError):

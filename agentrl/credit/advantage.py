@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -16,6 +17,7 @@ from agentrl.credit.ledger import PAST_MEAN
 from agentrl.credit.part import Number, Printed, fixed, name_of
 from agentrl.credit.peers import Peers, everyone, same_task
 from agentrl.trajectory.batch import NO_KEY
+from agentrl.trajectory.segments import dense
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -151,11 +153,28 @@ class Pool:
 
     def total(self, value: Floats) -> Floats:
         """(G,) sum of (S,) `value` over the counted rows of each group."""
-        return sum_by(self.group[self.counted], value[self.counted], self.size)
+        return sum_by(self._counted_group, value if self._all_count else value[self.counted], self.size)
 
     def count(self) -> Floats:
         """(G,) number of counted rows."""
-        return np.bincount(self.group[self.counted], minlength=self.size).astype(np.float64)
+        return self._count
+
+    @functools.cached_property
+    def mean(self) -> Floats:
+        """(S,) mean of the counted rows of each turn's group."""
+        return (self.total(self.value) / np.maximum(self._count, 1))[self.group]
+
+    @functools.cached_property
+    def _all_count(self) -> bool:
+        return bool(self.counted.all())
+
+    @functools.cached_property
+    def _counted_group(self) -> Ids:
+        return self.group if self._all_count else self.group[self.counted]
+
+    @functools.cached_property
+    def _count(self) -> Floats:
+        return np.bincount(self._counted_group, minlength=self.size).astype(np.float64)
 
 
 def pool_of(
@@ -168,15 +187,15 @@ def pool_of(
         baseline: (S,) whether the turn may count. Turns without peers never count.
         per: whether each trajectory counts once in a group, by its first turn there, or each turn counts.
     """
-    distinct, group = np.unique(peers, return_inverse=True)
+    group, size = dense(peers)
     rows = np.arange(len(value))
-    stand_in = rows
+    stand_in, counted = rows, baseline & (peers != NO_KEY)
     if per == "trajectory":
         owners = int(trajectory.max(initial=-1)) + 1
         _, first, inverse = np.unique(group * owners + trajectory, return_index=True, return_inverse=True)
         stand_in = first[inverse]
-    counted = baseline & (stand_in == rows) & (peers != NO_KEY)
-    return Pool(value, group, len(distinct), stand_in, counted)
+        counted &= stand_in == rows
+    return Pool(value, group, size, stand_in, counted)
 
 
 # -- centers -----------------------------------------------------------------------------------------------
@@ -189,7 +208,7 @@ def nothing(pool: Pool, /) -> Floats:
 
 def mean(pool: Pool, /) -> Floats:
     """The mean of the peers, oneself included."""
-    return (pool.total(pool.value) / np.maximum(pool.count(), 1))[pool.group]
+    return pool.mean
 
 
 def others_mean(pool: Pool, /) -> Floats:
@@ -232,9 +251,9 @@ class Std:
 
     def __call__(self, pool: Pool, center: Floats, /) -> Floats:
         """Return (S,)."""
-        square = pool.total((pool.value - mean(pool)) ** 2)
-        deviation = np.sqrt(square / np.maximum(pool.count() - self.ddof, 1))[pool.group]
-        return np.where(deviation < self.min_std, np.inf, deviation + self.eps)
+        square = pool.total((pool.value - pool.mean) ** 2)
+        deviation = np.sqrt(square / np.maximum(pool.count() - self.ddof, 1))
+        return np.where(deviation < self.min_std, np.inf, deviation + self.eps)[pool.group]
 
 
 @dataclass(frozen=True)
@@ -347,7 +366,7 @@ class Relative(Composable, Printed):
         pool = pool_of(value, self.peers(batch), owner, kept.baseline[owner], self.per)
         center = self.center(pool)
         advantage = (value - center) / self.scale(pool, center)
-        alone = pool.count()[pool.group] <= 1
+        alone = (pool.count() <= 1)[pool.group]
         return np.where(alone, value if self.lone == "raw" else 0.0, advantage)
 
 

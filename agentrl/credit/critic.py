@@ -38,6 +38,24 @@ class TokenAdvantage(Protocol):
         ...
 
 
+@runtime_checkable
+class Returns(Protocol):
+    """An advantage slot that says what its critic should have predicted."""
+
+    def returns(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (N,) the value to learn before each sampled token, NaN where none is asked for."""
+        ...
+
+
+def returns_of(advantage: object) -> Returns | None:
+    """Return the part of an advantage that trains a critic, itself or a term inside, or None."""
+    if isinstance(advantage, Returns):
+        return advantage
+    inside = getattr(advantage, "terms", None) or (getattr(advantage, "advantage", None),)
+    found = (returns_of(term) for term in inside if term is not None)
+    return next((part for part in found if part is not None), None)
+
+
 @dataclass(frozen=True, repr=False)
 class TurnGae(Composable, Printed):
     """GAE with the turn as the step.
@@ -57,6 +75,13 @@ class TurnGae(Composable, Printed):
         value = _first_value(batch)
         delta = reward + gamma * following(batch, value, np.zeros(batch.num_trajectories)) - value
         return accumulate_backward(delta, np.full(len(delta), gamma * fixed(self.lam)), batch.turn_start)
+
+    def returns(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (N,) advantage plus value at each turn's first sampled token."""
+        target = np.full(batch.num_sampled, np.nan)
+        spoken = np.diff(batch.sample_start) > 0
+        target[batch.sample_start[:-1][spoken]] = (self(batch, reward, kept) + _first_value(batch))[spoken]
+        return target
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,6 +112,10 @@ class TokenGae(Printed):
         delta[ends] += reward[batch.turn_of_sample[ends]]
         return accumulate_backward(delta, gamma * fixed(self.lam), start)
 
+    def returns(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (N,) advantage plus value."""
+        return self.of_tokens(batch, reward, kept) + batch[VALUE]
+
 
 @dataclass(frozen=True, repr=False)
 class BiLevelGae(Printed):
@@ -109,6 +138,14 @@ class BiLevelGae(Printed):
 
     def of_tokens(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (N,). Raises `MissingColumnError` without a critic's values."""
+        advantage = self._advantage(batch, reward)
+        return _whitened(advantage, kept.loss[batch.turn_of_sample]) if self.whiten else advantage
+
+    def returns(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (N,) advantage, before whitening, plus value."""
+        return self._advantage(batch, reward) + batch[VALUE]
+
+    def _advantage(self, batch: Batch, reward: Floats) -> Floats:
         value, ends = batch[VALUE].astype(np.float64), _turn_ends(batch)
         spoken, across, lam = batch.turn_of_sample[ends], fixed(self.across), fixed(self.lam)
         owner = batch.trajectory_of_turn[spoken]
@@ -121,8 +158,7 @@ class BiLevelGae(Printed):
         within = fixed(self.within)
         inner = within * np.append(value[1:], 0.0)[: len(value)] - value
         inner[ends] = earned - boundary
-        advantage = accumulate_backward(inner, np.full(len(inner), within * lam), batch.sample_start)
-        return _whitened(advantage, kept.loss[batch.turn_of_sample]) if self.whiten else advantage
+        return accumulate_backward(inner, np.full(len(inner), within * lam), batch.sample_start)
 
 
 def _first_value(batch: Batch) -> Floats:

@@ -10,6 +10,7 @@ import numpy as np
 
 from agentrl.errors import AlgorithmError
 from agentrl.trajectory.batch import NO_KEY
+from agentrl.trajectory.segments import dense
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,5 +101,5 @@ class SimilarObservation:
 
 def _within_group(batch: Batch, key: Ids) -> Ids:
     """Number the pairs (group, key); a turn without a key gets none."""
-    distinct, dense = np.unique(key, return_inverse=True)
-    return np.where(key == NO_KEY, NO_KEY, batch.group_of_turn.astype(np.int64) * len(distinct) + dense)
+    number, distinct = dense(key)
+    return np.where(key == NO_KEY, NO_KEY, batch.group_of_turn.astype(np.int64) * distinct + number)

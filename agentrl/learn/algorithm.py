@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from agentrl.learn.critic import Critic
     from agentrl.learn.penalty import Need, Penalty
     from agentrl.trajectory.batch import Batch
 
@@ -85,8 +86,9 @@ class Algorithm(Printed):
         reward, keep, advantage: credit, numpy; see `agentrl.credit`.
         token_weight, ratio, surrogate, average, penalties: the loss.
         plan: what a step rolls out, from task sampler to replay; see `agentrl.plan`.
-        optimizer: what steps on it; `epochs`: passes over each batch; `minibatches`: optimizer steps in each
-            pass, every one on its own share of the trajectories.
+        optimizer: what steps on it; `critic`: how the values are learnt that the advantage reads.
+        epochs: passes over each batch; `minibatches`: optimizer steps in each pass, every one on its own
+            share of the trajectories.
         on_empty: whether a batch of which the filter keeps nothing is an error or skipped.
     """
 
@@ -100,6 +102,7 @@ class Algorithm(Printed):
     penalties: tuple[Penalty, ...] = ()
     plan: Plan = Plan()  # noqa: RUF009  # frozen
     optimizer: Optimizer = AdamW()  # noqa: RUF009  # frozen
+    critic: Critic | None = None
     epochs: int = 1
     minibatches: int = 1
     on_empty: Literal["raise", "skip"] = "raise"

@@ -131,20 +131,20 @@ def supervised_gradient(
     return SupervisedGradient(flat_gradient(model), total, action, count)
 
 
-def flat_gradient(model: PreTrainedModel) -> torch.Tensor:
+def flat_gradient(model: torch.nn.Module) -> torch.Tensor:
     """(P,) the gradients of all parameters in order; zero where a parameter received none."""
     return torch.cat(
         [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1).float() for p in model.parameters()]
     )
 
 
-def flat_weights(model: PreTrainedModel) -> torch.Tensor:
+def flat_weights(model: torch.nn.Module) -> torch.Tensor:
     """(P,) a copy of all parameters in order."""
     return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
 
 
 @torch.no_grad()
-def load_flat(model: PreTrainedModel, weights: torch.Tensor) -> None:
+def load_flat(model: torch.nn.Module, weights: torch.Tensor) -> None:
     """Put (P,) flat weights into the model's parameters."""
     start = 0
     for parameter in model.parameters():
@@ -152,7 +152,7 @@ def load_flat(model: PreTrainedModel, weights: torch.Tensor) -> None:
         start += parameter.numel()
 
 
-def put_gradient(model: PreTrainedModel, gradient: torch.Tensor) -> None:
+def put_gradient(model: torch.nn.Module, gradient: torch.Tensor) -> None:
     """Put a (P,) flat gradient into the model's parameters."""
     start = 0
     for parameter in model.parameters():

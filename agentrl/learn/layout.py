@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 
 from agentrl.errors import PolicyError
 from agentrl.learn.attention import FLEX, IN_CHUNKS, Plan, attending, chunk_plan, flex_plan
-from agentrl.learn.forward import predict, rows_of
+from agentrl.learn.forward import rows_of
 from agentrl.learn.tree import cut, tree_of
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ LEAST_SAVING = 1.1
 """A tree is taken where padded rows hold this many times its tokens: gathering keys costs a little."""
 
 AGREEMENT = {torch.float32: 1e-4, torch.float64: 1e-4}
-"""Largest difference from the model's own log-probabilities, in nats."""
-COARSE_AGREEMENT = 0.1
+"""Largest difference from the model's own last states, relative to the largest where that exceeds 1."""
+COARSE_AGREEMENT = 0.05
 """The same for the 16-bit types, whose own rounding is near one percent."""
 
 
@@ -179,16 +179,18 @@ def _agrees(model: PreTrainedModel) -> bool:
     ]
     targets = [np.arange(1, len(sequence)) for sequence in sequences]
     try:
-        own = predict(model, rows_of(sequences, targets, model.device)).logprob
-        found = predict(model, packed_of(sequences, targets, model.device)).logprob
+        trunk = cast("PreTrainedModel", model.base_model)
+        packed = packed_of(sequences, targets, model.device)
+        own = rows_of(sequences, targets, model.device).states(trunk)
+        found = packed.states(trunk)[packed.source]
     except (PolicyError, ValueError, TypeError, RuntimeError, AttributeError, KeyError) as error:
         LOGGER.warning("Prefixes are not shared in the forward pass of %s: %s", type(model).__name__, error)
         return False
-    worst = float((own - found).abs().max())
+    worst = float((own - found).abs().max() / own.abs().max().clamp_min(1.0))
     agreed = worst <= AGREEMENT.get(model.dtype, COARSE_AGREEMENT)
     if not agreed:
         LOGGER.warning(
-            "Prefixes are not shared in the forward pass of %s: its log-probabilities would differ by %.1e.",
+            "Prefixes are not shared in the forward pass of %s: its last states would differ by %.1e.",
             type(model).__name__,
             worst,
         )

@@ -11,7 +11,6 @@ from agentrl.learn.gradient import flat_weights, put_gradient
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
     from agentrl.learn.optimizer import Optimizer
 
@@ -25,7 +24,7 @@ class Learner:
             that are skipped in a row before the run stops.
     """
 
-    model: PreTrainedModel
+    model: torch.nn.Module
     optimizer: Optimizer
     most_skipped: int = 20
     version: int = 0

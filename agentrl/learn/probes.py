@@ -6,15 +6,17 @@ nothing is sampled or tokenised again. The temperature is the one the tokens wer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from agentrl.learn.belief import Beliefs, leaves_of, no_beliefs
 from agentrl.learn.forward import Streams, predict
 from agentrl.learn.layout import lay_out
 from agentrl.trajectory.batch import ENTROPY, LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB
+from agentrl.trajectory.segments import offsets, ranges, segment_sum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
+    from agentrl.learn.belief import Answers
     from agentrl.learn.forward import Index
     from agentrl.trajectory.batch import Batch
 
@@ -35,11 +38,13 @@ class Measured:
     Attributes:
         place: (n,) their places among the (N,) sampled tokens of the batch.
         logprob: (n,) log-probability in nats; `entropy`: (n,) entropy of the distribution in nats.
+        beliefs: in the gold answers, where they were asked for.
     """
 
     place: Index
     logprob: NDArray[np.float32]
     entropy: NDArray[np.float32]
+    beliefs: Beliefs = field(default_factory=no_beliefs)
 
 
 def reference_logprob(
@@ -76,28 +81,46 @@ def measure(
     model: PreTrainedModel,
     streams: Index,
     *,
+    answers: Answers = (),
     temperature: float = 1.0,
     micro_tokens: int = MICRO_TOKENS,
 ) -> Measured:
-    """Measure the sampled tokens of some streams: one share of a batch."""
+    """Measure the sampled tokens of some streams, one share of a batch, and the belief in gold answers.
+
+    Args:
+        answers: (E,) gold answers of `agentrl.learn.belief.answers_of`, or none. They are read in the same
+            pass, as leaves on the streams.
+    """
     every = Streams.of(batch)
-    places = [np.zeros(0, np.int64)]
-    found = [torch.zeros(2, 0)]
-    for rows, layout in lay_out(model, *every.sequences(streams), tokens=micro_tokens):
-        places.append(every.samples(streams[rows]))
-        said = predict(model, layout, temperature=temperature, entropy="measured")
-        spread = said.logprob if said.entropy is None else said.entropy
-        found.append(torch.stack([said.logprob, spread]).cpu())
-    logprob, spread_of = torch.cat(found, dim=1).float().numpy()
-    return Measured(np.concatenate(places), logprob, spread_of)
+    sequences, targets = every.sequences(streams)
+    most = getattr(model.config, "max_position_embeddings", None) or 1 << 30
+    leaves = leaves_of(every, streams, answers, most)
+    sequences, targets = sequences + leaves.sequences, targets + leaves.targets
+    said = np.zeros((2, sum(map(len, targets))), np.float32)
+    start = offsets([len(each) for each in targets])
+    for rows, layout in lay_out(model, sequences, targets, tokens=micro_tokens):
+        heard = predict(model, layout, temperature=temperature, entropy="measured")
+        spread = heard.logprob if heard.entropy is None else heard.entropy
+        said[:, ranges(start, rows)] = torch.stack([heard.logprob, spread]).cpu().float().numpy()
+    drawn = int(start[len(streams)])
+    answered = segment_sum(said[0, drawn:], start[len(streams) :] - drawn)
+    mean = (answered / np.diff(start[len(streams) :])).astype(np.float32)
+    beliefs = Beliefs(leaves.turn, leaves.trajectory, mean)
+    return Measured(every.samples(streams), said[0, :drawn], said[1, :drawn], beliefs)
 
 
 def merged(batch: Batch, shares: Sequence[Measured]) -> Measured:
     """Put shares that together cover the batch into the order of its (N,) sampled tokens."""
+    questions = [share.beliefs for share in shares] or [no_beliefs()]
     whole = Measured(
         np.arange(batch.num_sampled),
         np.zeros(batch.num_sampled, np.float32),
         np.zeros(batch.num_sampled, np.float32),
+        Beliefs(
+            np.concatenate([each.turn for each in questions]),
+            np.concatenate([each.trajectory for each in questions]),
+            np.concatenate([each.logprob for each in questions]),
+        ),
     )
     for share in shares:
         whole.logprob[share.place] = share.logprob

@@ -45,6 +45,7 @@ from agentrl.credit.tree import (
     shared_turn,
 )
 from agentrl.learn.average import turn_mean
+from agentrl.learn.critic import Critic
 from agentrl.learn.ratio import turn_ratio
 from agentrl.learn.surrogate import Clip
 from agentrl.plan import EntropyForks, Expand, Plan, Segments
@@ -60,9 +61,9 @@ HGPO = replace(GRPO, advantage=NestedHistory(PlusRow(Return(0.95), InvalidPenalt
 IGPO = replace(GRPO, advantage=InformationGain())
 IGPO_JOINT = replace(GRPO, advantage=InformationGain(pool="joint"))
 MT_GRPO = replace(GRPO, advantage=Relative(last_reward) + 1.0 * FirstTurns(Relative(turn_reward, same_turn)))
-TURN_PPO = replace(GRPO, advantage=TurnGae(0.99, 0.9), ratio=turn_ratio, average=turn_mean)
-BI_LEVEL_GAE = replace(GRPO, advantage=BiLevelGae())
-POAD = replace(GRPO, advantage=TokenGae(1.0, 0.95, 0.95))
+TURN_PPO = replace(GRPO, advantage=TurnGae(0.99, 0.9), critic=Critic(), ratio=turn_ratio, average=turn_mean)
+BI_LEVEL_GAE = replace(GRPO, advantage=BiLevelGae(), critic=Critic())
+POAD = replace(GRPO, advantage=TokenGae(1.0, 0.95, 0.95), critic=Critic())
 TEMPO = replace(GRPO, advantage=Relative(scale=one) + 1.0 * PlaceDifference(SamePast()))
 SALT = replace(GRPO, advantage=MeanAmong(Relative(), same_step))
 TREE_GRPO = replace(
@@ -89,44 +90,47 @@ GDPO_REWARDS = replace(
 )
 CENTERED = replace(GRPO, advantage=Relative(Return(1.0), everyone, nothing, AcrossBatch(Std()), lone="raw"))
 
-_WORKED = "the worked example of the authors' code; hand-derived cases"
+_WORKED = "the worked example of the authors' code; hand-derived cases; parity with plain loops"
 
 
 ABOUT: dict[str, About] = {
     "GIGPO_SIMILAR": entry(
         "GIGPO with anchors that look alike", "2505.10978", "similarity mode of langfengQ/verl-agent",
-        "Texts with difflib ratio 0.9; otherwise as GIGPO.", "clusters compared with a plain scan"),
+        "Texts with difflib ratio 0.9; otherwise as GIGPO.",
+        "figures of the authors' code on random batches; " + HAND),
     "HGPO": entry(
         "step credit over nested histories", "no arXiv id known to us", "verl-agent recipe/hgpo",
-        "Figures within 1e-6 of zero are zero; two steps of history; a refused turn loses 0.1.", _WORKED),
+        "Figures within 1e-6 of zero are zero; two steps of history; a refused turn loses 0.1.",
+        "figures of the authors' code on random batches; " + _WORKED),
     "IGPO": entry(
-        "turn rewards from information gain, normalised apart from outcomes", "no arXiv id known to us",
+        "turn rewards from information gain, normalised apart from outcomes", "2510.14967",
         "GuoqingWang1/IGPO, third published state",
-        "Needs the column gold_logprob, which no probe measures yet. Outcomes are totals of the "
+        "Needs a world with gold(); answers stand as its protocol writes them. Outcomes are totals of the "
         "environment's reward; unmeasured beliefs count as unchanged.", _WORKED),
     "IGPO_JOINT": entry(
-        "turn rewards from information gain, one pool with outcomes", "no arXiv id known to us",
+        "turn rewards from information gain, one pool with outcomes", "2510.14967",
         "GuoqingWang1/IGPO, third published state, joint mode",
-        "Needs the column gold_logprob, which no probe measures yet.", _WORKED),
+        "Needs a world with gold().", _WORKED),
     "MT_GRPO": entry(
-        "outcome credit everywhere, turn reward at the first turn", "no arXiv id known to us",
+        "outcome credit everywhere, turn reward at the first turn", "2505.11821",
         "SiliangZeng/Multi-Turn-RL-Agent, one split point",
         "The split is after the first turn instead of the first result tag; the outcome is the last reward.",
         "read from the authors' code; " + HAND),
     "TURN_PPO": entry(
         "a critic over turns, ratio and clip per turn", "2512.17008", "turn-level GAE",
-        "Needs the column value: the critic that measures it is not part of agentrl. Advantages are not "
+        "The critic is a copy of the policy's trunk with a head of its own. Advantages are not "
         "whitened; truncated episodes are not bootstrapped.", "from summaries; " + HAND),
     "BI_LEVEL_GAE": entry(
-        "GAE over turns, then over the tokens of each", "no arXiv id known to us",
+        "GAE over turns, then over the tokens of each", "2504.20073",
         "mll-lab-nu/RAGEN core_algos.py",
-        "Needs the column value, which no probe measures. Boundaries are turns, not nonzero rewards.",
+        "The critic is a copy of the policy's trunk with a head of its own. Boundaries are turns, not "
+        "nonzero rewards.",
         "the figures of the authors' unit test"),
     "POAD": entry(
         "token GAE that discounts between actions only", "2405.15821", "action decomposition",
-        "Needs the column value, which no probe measures.", ABSTRACT),
+        "The critic is a copy of the policy's trunk with a head of its own.", ABSTRACT),
     "TEMPO": entry(
-        "outcome credit plus value differences in the prefix tree", "no arXiv id known to us",
+        "outcome credit plus value differences in the prefix tree", "2509.18314",
         "branch-gated temporal difference",
         "Prefixes are histories of observation keys instead of tokens; no division.", ABSTRACT),
     "SALT": entry(
@@ -134,25 +138,25 @@ ABOUT: dict[str, About] = {
         "Experimental: the rule is our guess from the abstract. A step is observation, action and next "
         "observation.", ABSTRACT),
     "TREE_GRPO": entry(
-        "credit within the prompt plus credit within the tree", "no arXiv id known to us",
+        "credit within the prompt plus credit within the tree", "2509.21240",
         "AMAP-ML/Tree-GRPO", "A tree of one trajectory adds 0, theirs adds its raw score.", _WORKED),
     "TREE_PO": entry(
-        "outcome against the mean of every subtree on the way", "no arXiv id known to us",
+        "outcome against the mean of every subtree on the way", "2508.17445",
         "multimodal-art-projection/TreePO core_algos.py, size weights",
         "Segments are turns; whitened over kept turns, not tokens.", "read from the authors' code; " + HAND),
     "SPO_TREE": entry(
-        "value differences between places of a tree", "no arXiv id known to us", "AIFrameResearch/SPO, tree",
+        "value differences between places of a tree", "2505.23564", "AIFrameResearch/SPO, tree",
         "The value of a place is the mean over its trajectories, theirs over its children; no token mask.",
         "read from the authors' code; " + HAND),
     "ARPO_HARD": entry(
-        "turns shared by branches take their mean advantage", "no arXiv id known to us", "hard assignment",
+        "turns shared by branches take their mean advantage", "2507.19849", "hard assignment",
         "Shared turns are learnt once, so on a true tree its loss is GRPO's. Forks look at the tokens after "
         "the reply.", "secondary source; " + HAND),
     "MARS": entry(
-        "returns compared with the same role at the same turn", "no arXiv id known to us",
+        "returns compared with the same role at the same turn", "2510.15414",
         "turn-level, agent-specific normalisation", "Statistics over the whole batch.", ABSTRACT),
     "M_GRPO": entry(
-        "outcome compared among trajectories in which a role acts", "no arXiv id known to us",
+        "outcome compared among trajectories in which a role acts", "2511.13288",
         "hierarchical group credit",
         "Each trajectory counts once per role; no quality reward for sub-agents.", ABSTRACT),
     "LITE_PPO": entry(
@@ -168,7 +172,7 @@ ABOUT: dict[str, About] = {
         "deviation from the group mean over the group mean", "no arXiv id known to us", "the estimator",
         "A group whose mean is not positive gets 0.", HAND),
     "NGRPO": entry(
-        "a group and one imagined best member", "no arXiv id known to us",
+        "a group and one imagined best member", "2509.18851",
         "nangongrui-ngr/NGRPO core_algos.py",
         "The best reward is 1. It stands in every group, as in the code.",
         "figures of the authors' rule; " + HAND),
@@ -177,7 +181,7 @@ ABOUT: dict[str, About] = {
         "The deviation is at least 0.25: with binary rewards it is otherwise 0. The pivot is kept, at 0.",
         "from the authors' description; " + HAND),
     "BETA_NORM": entry(
-        "scaled by a Beta density fitted to the pass rates", "no arXiv id known to us",
+        "scaled by a Beta density fitted to the pass rates", "2506.02864",
         "changyi7231/BNPO bnpo_ray_trainer.py", "Population moments; BNPO in the paper.",
         "read from the authors' code; " + HAND),
     "DGPO_DIFFICULTY": entry(

@@ -73,7 +73,7 @@ ABOUT: dict[str, About] = {
         "a soft gate instead of the clip", "2511.20347", "the SAPO gate", "None known.",
         "as in verl and TRL; " + GRADIENT),
     "DCPO": entry(
-        "bounds that widen for improbable tokens, summed over responses", "no arXiv id known to us",
+        "bounds that widen for improbable tokens, summed over responses", "2509.02333",
         "lime-RL/DCPO core_algos.py", "Without its smoothed advantages, which need statistics of past steps.",
         "read from the authors' code; " + GRADIENT),
     "ETR": entry(
@@ -97,7 +97,7 @@ ABOUT: dict[str, About] = {
         "Needs the column entropy. Weights are set before the update, not at each step.",
         "read from the authors' code; hand-derived values"),
     "HICRA": entry(
-        "more credit on planning tokens", "no arXiv id known to us", "A + 0.2 |A|",
+        "more credit on planning tokens", "2509.03646", "A + 0.2 |A|",
         "Needs token spans: planning tokens are those of the role think.", "our reading of the abstract; "
         "hand-derived values"),
     "BALANCED": entry(
@@ -111,7 +111,7 @@ ABOUT: dict[str, About] = {
         "eq. 3, averaged over tasks",
         "Empty trajectories do not count.", "hand-derived values"),
     "LLDS": entry(
-        "GRPO against falling likelihoods", "no arXiv id known to us", "the displacement penalty",
+        "GRPO against falling likelihoods", "2512.04220", "the displacement penalty",
         "0.1 is a placeholder; advantages are read per token. It needs several steps per batch to act.",
         ABSTRACT),
     "MDPO": entry(

@@ -64,6 +64,8 @@ class Episode:
     turns: list[Turn] = field(default_factory=list)
     hints: Sequence[str] = ()
     info: Mapping[str, object] = field(default_factory=dict)
+    gold: str | None = None
+    usual: Sampling | None = None
     context: Context = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +98,7 @@ class Episode:
 
     async def _play(self) -> Trajectory | Invalid:
         observation = await self._begin()
+        self.gold = self.stage.gold()
         while True:
             prompt = self.context.ask(observation)
             stop = self._limit(prompt)
@@ -200,10 +203,15 @@ class Episode:
         return sample, time.perf_counter() - begin
 
     def _sampling(self, prompt: Prompt) -> Sampling:
-        sampling, room = self.play.sampling, self._room(prompt)
-        most = min(self.play.limits.turn_tokens, sampling.max_tokens)
-        stops = tuple(dict.fromkeys((*sampling.stop_strings, *self.stage.protocol.stop_strings)))
-        return replace(sampling, max_tokens=most if room is None else min(most, room), stop_strings=stops)
+        room = self._room(prompt)
+        if self.usual is None:
+            sampling = self.play.sampling
+            most = min(self.play.limits.turn_tokens, sampling.max_tokens)
+            stops = tuple(dict.fromkeys((*sampling.stop_strings, *self.stage.protocol.stop_strings)))
+            self.usual = replace(sampling, max_tokens=most, stop_strings=stops)
+        if room is None:
+            return self.usual
+        return replace(self.usual, max_tokens=min(self.usual.max_tokens, room))
 
     # -- acting ------------------------------------------------------------------------------------------
 
@@ -293,6 +301,7 @@ class Episode:
             policy=self.play.policy.name,
             sandbox_tier=str(self.info.get("sandbox_tier", "")),
             metrics=cast("Mapping[str, float]", self.info.get("metrics", {})),
+            gold=self.gold,
         )
 
     def _invalid(self, reason: InvalidReason, detail: str) -> Invalid:

@@ -170,6 +170,10 @@ class Stage:
         toolbox = _toolbox(self.env)
         return () if toolbox is None else self.protocol.schemas(toolbox.tools)
 
+    def gold(self) -> str | None:
+        """The task's reference answer, for probes, or None."""
+        return None if self.env is None else self._hook("gold", self.env.gold)
+
     def admissible(self) -> Sequence[str] | None:
         """The environment's admissible commands, or None."""
         return None if self.env is None else self._hook("admissible", self.env.admissible)

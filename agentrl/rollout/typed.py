@@ -46,8 +46,8 @@ def step_result(value: object) -> StepResult:
 
 
 def _check_info(info: dict[str, object]) -> None:
-    for name in FIGURES:
-        figures = info.get(name, {})
+    for name in info.keys() & FIGURES:
+        figures = info[name]
         if not isinstance(figures, Mapping):
             raise TypeError(f"info[{name!r}] is {_short(figures)}; give names with numbers.")
         info[name] = {
@@ -57,7 +57,8 @@ def _check_info(info: dict[str, object]) -> None:
     results = info.get("results", ())
     if not isinstance(results, tuple) or not all(isinstance(result, str) for result in results):
         raise TypeError(f"info['results'] is {_short(results)}; give a tuple of texts.")
-    info["turn_kind"] = TurnKind(cast("str", info.get("turn_kind", TurnKind.OK)))
+    if "turn_kind" in info:
+        info["turn_kind"] = TurnKind(cast("str", info["turn_kind"]))
     calls = info.get("tool_calls", ())
     if not isinstance(calls, tuple) or not all(isinstance(call, ToolCall) for call in calls):
         raise TypeError(f"info['tool_calls'] is {_short(calls)}; give a tuple of ToolCall.")

@@ -8,10 +8,11 @@ import signal
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from agentrl.errors import RunDirectoryError
 from agentrl.learn.checkpoint import clean, is_whole, newest, set_aside, write_checkpoint
+from agentrl.learn.gradient import load_flat
 from agentrl.learn.learner import Learner
 from agentrl.plan import groups_of
 from agentrl.policy.load import load_model, load_weights, save_model
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
+    import torch
     from transformers import PreTrainedModel
 
     from agentrl.learn.algorithm import Algorithm
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from agentrl.run.progress import Progress
     from agentrl.run.settings import TrainSettings
     from agentrl.trajectory import Invalid, Trajectory
+    from agentrl.trajectory.batch import Column
 
 _logger = logging.getLogger(__name__)
 JOURNAL = "trajectories/rl.jsonl.zst"
@@ -62,10 +65,13 @@ class Bench:
     examples: list[Example]
     state: RunState = field(default_factory=RunState)
     learner: Learner | None = None
+    critic: Learner | None = None
+    columns: tuple[Column, ...] = ()
     stopping: bool = False
     shelf: tuple[Group, ...] = ()
     _begun: float = field(default_factory=time.monotonic)
     _restored: dict[str, object] | None = None
+    _restored_critic: dict[str, object] | None = None
     _journal: JournalWriter | None = None
 
     @property
@@ -78,12 +84,26 @@ class Bench:
     def begin(self, phase: str, optimizer: Optimizer, most_skipped: int = 20) -> int:
         """Enter a phase with a fresh optimizer, or with the restored one; return the steps already done."""
         self.learner = Learner(self.model, optimizer, most_skipped)
+        critic = self.algorithm.critic if phase == "rl" else None
+        self.critic = Learner(critic.build(self.model), critic.optimizer, most_skipped) if critic else None
         if self.state.phase != phase:
             self.state = replace(self.state, phase=phase, step=0)
         elif self._restored is not None:
             self.learner.restore(self._restored)
-        self._restored = None
+            self._restore_critic()
+        self._restored = self._restored_critic = None
         return self.state.step
+
+    def _restore_critic(self) -> None:
+        if self.critic is None:
+            return
+        if self._restored_critic is None:
+            raise RunDirectoryError(
+                "the checkpoint holds no critic, and the algorithm has one; resume with the algorithm that "
+                "the run was started with."
+            )
+        load_flat(self.critic.model, cast("torch.Tensor", self._restored_critic["weights"]))
+        self.critic.restore(self._restored_critic)
 
     @contextmanager
     def working(self, phase: str) -> Generator[None]:
@@ -132,6 +152,9 @@ class Bench:
             save_model(self.model, self.renderer, folder / "model")
             if self.learner is not None:
                 torch.save(self.learner.state(), folder / "optimizer.pt")
+            if self.critic is not None:
+                state_of = {**self.critic.state(), "weights": self.critic.weights()}
+                torch.save(state_of, folder / "critic.pt")
             state.save(folder / "state.json")
             if self.shelf:
                 with JournalWriter(folder / SHELF) as shelf:
@@ -169,6 +192,8 @@ class Bench:
         self.state = RunState.read(found.path / "state.json")
         optimizer = found.path / "optimizer.pt"
         self._restored = torch.load(optimizer, weights_only=True) if optimizer.exists() else None
+        critic = found.path / "critic.pt"
+        self._restored_critic = torch.load(critic, weights_only=True) if critic.exists() else None
         if (found.path / SHELF).exists():
             self.shelf = tuple(groups_of(read_journal(found.path / SHELF).trajectories))
         for file, size in self.state.sizes.items():

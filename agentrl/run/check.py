@@ -5,10 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
+import numpy as np
+
+from agentrl.credit.critic import returns_of
 from agentrl.credit.part import name_of
 from agentrl.errors import AlgorithmError, ConfigError, MissingColumnError, did_you_mean
 from agentrl.learn.penalty import Need
-from agentrl.trajectory.batch import LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB
+from agentrl.trajectory.batch import (
+    ENTROPY,
+    GOLD_LOGPROB,
+    GOLD_LOGPROB_FINAL,
+    LOGPROB_BEFORE_UPDATE,
+    REFERENCE_LOGPROB,
+    VALUE,
+    Column,
+)
+from agentrl.trajectory.columns import is_reward_component
 from agentrl.trajectory.pack import pack
 from agentrl.world.registry import make
 
@@ -17,6 +29,7 @@ if TYPE_CHECKING:
     from agentrl.learn.algorithm import Algorithm
     from agentrl.run.settings import TrainSettings
     from agentrl.trajectory import Trajectory
+    from agentrl.trajectory.batch import Batch
     from agentrl.world.env import TextEnv
 
 
@@ -29,6 +42,11 @@ def check_algorithm(algorithm: Algorithm, settings: TrainSettings) -> None:
                     f"the penalty {name_of(penalty)} needs {need!r}, which no run measures."
                     f"{did_you_mean(need, get_args(Need))} There are {', '.join(get_args(Need))}."
                 )
+    if algorithm.critic is not None and returns_of(algorithm.advantage) is None:
+        raise AlgorithmError(
+            f"the algorithm has a critic, and its advantage {name_of(algorithm.advantage)} does not say what "
+            "the critic should learn. Use one with returns(), such as TurnGae, or critic=None."
+        )
     rollouts = settings.rl.tasks * settings.rl.members
     if algorithm.minibatches > rollouts:
         raise AlgorithmError(
@@ -71,18 +89,59 @@ def _check_split(env: TextEnv, world: str, named: tuple[str, str], asked: tuple[
         )
 
 
-def check_credit(algorithm: Algorithm, trajectory: Trajectory, ledger: Ledger) -> None:
-    """Compute the credit of one episode, so that a part that cannot work says so before anything is spent.
+def columns_read(algorithm: Algorithm, trajectory: Trajectory, ledger: Ledger) -> tuple[Column, ...]:
+    """Return the measured columns that credit and loss of one episode read, found by computing them.
+
+    So a part that cannot work says so before anything is spent.
 
     Raises:
         AlgorithmError: a part is broken; MissingColumnError: it reads a column that no run measures.
     """
+    algorithm = replace(algorithm, on_empty="skip").at(0.0)
     batch = ledger.annotate(pack([trajectory]))
-    for column in (REFERENCE_LOGPROB, LOGPROB_BEFORE_UPDATE):
-        batch = batch.with_column(column, batch.logprob)
-    try:
-        replace(algorithm, on_empty="skip").at(0.0).credit(batch)
-    except MissingColumnError as error:
-        # A named reward may be absent from one episode and stand in the next.
-        if "'reward:" not in str(error):
-            raise
+    read: list[Column] = []
+    while True:
+        try:
+            _credit_and_loss(algorithm, batch)
+        except MissingColumnError as error:
+            column = error.column
+            if not isinstance(column, Column):
+                raise
+            # A named reward may be absent from one episode and stand in the next.
+            if not is_reward_component(column):
+                _check_measured(algorithm, trajectory, column, error)
+                read.append(column)
+            sizes = {"E": batch.num_trajectories, "S": batch.num_turns, "N": batch.num_sampled}
+            batch = batch.with_column(column, np.zeros(sizes[column.axis], np.float32))
+        else:
+            return tuple(read)
+
+
+def _credit_and_loss(algorithm: Algorithm, batch: Batch) -> None:
+    from agentrl.learn.loss import prepare
+
+    credit = algorithm.credit(batch)
+    prepare(algorithm, batch, credit)
+    critic = returns_of(algorithm.advantage)
+    if algorithm.critic is not None and critic is not None:
+        critic.returns(batch, credit.reward, credit.kept)
+
+
+def _check_measured(
+    algorithm: Algorithm, trajectory: Trajectory, column: Column, error: MissingColumnError
+) -> None:
+    """Raise where a run does not measure the column that an algorithm reads."""
+    if column in (REFERENCE_LOGPROB, LOGPROB_BEFORE_UPDATE, ENTROPY):
+        return
+    if column == VALUE and algorithm.critic is not None:
+        return
+    if column in (GOLD_LOGPROB, GOLD_LOGPROB_FINAL):
+        if trajectory.gold is not None:
+            return
+        raise MissingColumnError(
+            f"the algorithm reads {column.name!r}, the belief in the gold answer, and "
+            f"{trajectory.environment} gives none for {trajectory.task}. Define gold() in the environment, "
+            "or choose another algorithm.",
+            column,
+        ) from error
+    raise error

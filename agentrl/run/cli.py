@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App, CycloptsError
 
 from agentrl.errors import AgentrlError, CheckError, RolloutError, TemplateError
-from agentrl.run.commands import doctor, environments, evaluation, serving, template, training
+from agentrl.run.commands import doctor, environments, evaluation, serving, template, tools, training
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,7 @@ app.command(evaluation.evaluate, name="eval")
 app.command(evaluation.compare)
 app.command(training.report)
 app.command(environments.app)
+app.command(tools.app)
 app.command(serving.serve)
 app.command(template.check_template)
 app.command(doctor.doctor)

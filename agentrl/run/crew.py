@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agentrl.policy.render import Renderer
     from agentrl.rollout.memory import Memory
     from agentrl.run.settings import EnvironmentSettings, LimitSettings, ModelSettings
+    from agentrl.world.parsing import Protocol as WorldProtocol
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -105,6 +106,11 @@ class Crew:
 
     def _shares(self, jobs: int) -> list[list[int]]:
         return [list(range(jobs))[place :: self.processes] for place in range(self.processes)]
+
+    @property
+    def protocol(self) -> WorldProtocol:
+        """How the world's turns are written."""
+        return self._shard(0).protocol
 
     def num_tasks(self, split: str) -> int | None:
         """Return the number of tasks of a split of the environment."""

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agentrl.learn.algorithm import Algorithm, Credit
+    from agentrl.learn.belief import Answers
     from agentrl.learn.forward import Index
     from agentrl.learn.gradient import PolicyGradient, SupervisedGradient
     from agentrl.learn.probes import Measured
     from agentrl.learn.supervised import Example
+    from agentrl.learn.value import ValueGradient, ValueInputs, Values
     from agentrl.run.crew import Crew
     from agentrl.run.shard import Shard, Task
     from agentrl.trajectory import Invalid, Trajectory
@@ -64,10 +66,50 @@ class Measure:
     micro_tokens: int
     temperature: float
     reference: Path | None = None
+    answers: Answers = ()
 
     def __call__(self, shard: Shard) -> Measured:
         """Return what the model says."""
-        return shard.measure(self.batch, self.streams, self.micro_tokens, self.temperature, self.reference)
+        return shard.measure(
+            self.batch, self.streams, self.micro_tokens, self.temperature, self.reference, self.answers
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class MeasureValues:
+    """Measure what a critic of the given (P,) weights says of some streams."""
+
+    batch: Batch
+    streams: Index
+    critic: torch.Tensor
+    micro_tokens: int
+
+    def __call__(self, shard: Shard) -> Values:
+        """Return the values."""
+        from agentrl.learn.value import measure_values
+
+        return measure_values(
+            self.batch, shard.critic(self.critic), self.streams, micro_tokens=self.micro_tokens
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ValueShare:
+    """Differentiate the loss of a critic of the given (P,) weights on some streams."""
+
+    batch: Batch
+    inputs: ValueInputs
+    streams: Index
+    critic: torch.Tensor
+    micro_tokens: int
+
+    def __call__(self, shard: Shard) -> ValueGradient:
+        """Return the gradient."""
+        from agentrl.learn.value import value_gradient
+
+        return value_gradient(
+            shard.critic(self.critic), self.batch, self.inputs, self.streams, micro_tokens=self.micro_tokens
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +178,22 @@ def measure_on(crew: Crew, wanted: Measure, weights: torch.Tensor | None) -> Mea
     light = replace(wanted, batch=_light(wanted.batch))
     cuts = _cut(crew, wanted.batch, wanted.streams)
     return merged(wanted.batch, crew.run([replace(light, streams=cut) for cut in cuts], weights))
+
+
+def measure_values_on(crew: Crew, wanted: MeasureValues) -> NDArray[np.float32]:
+    """(N,) values, measured on every shard."""
+    from agentrl.learn.value import merged_values
+
+    light = replace(wanted, batch=_light(wanted.batch))
+    cuts = _cut(crew, wanted.batch, wanted.streams)
+    return merged_values(wanted.batch, crew.run([replace(light, streams=cut) for cut in cuts]))
+
+
+def values_on(crew: Crew, share: ValueShare) -> list[ValueGradient]:
+    """Differentiate a critic's loss on every shard; the gradients add up."""
+    light = replace(share, batch=_light(share.batch))
+    cuts = _cut(crew, share.batch, share.streams)
+    return crew.run([replace(light, streams=cut) for cut in cuts])
 
 
 def _light(batch: Batch) -> Batch:

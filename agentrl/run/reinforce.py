@@ -13,14 +13,31 @@ from agentrl.credit.anchors import anchor_statistics
 from agentrl.credit.keep import void_of
 from agentrl.credit.peers import same_observation, same_state
 from agentrl.credit.tree import copied_turn
+from agentrl.learn.belief import answers_of, with_beliefs
 from agentrl.learn.gradient import streams_with_loss
 from agentrl.learn.loss import prepare, sum_of
 from agentrl.learn.probes import streams_of
 from agentrl.run.curve import evaluate_curve
 from agentrl.run.draw import draw
-from agentrl.run.jobs import Measure, PolicyShare, measure_on, policy_on
+from agentrl.run.jobs import (
+    Measure,
+    MeasureValues,
+    PolicyShare,
+    measure_on,
+    measure_values_on,
+    policy_on,
+)
 from agentrl.run.samples import write_samples
-from agentrl.trajectory.batch import CURRENT_LOGPROB, LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB
+from agentrl.run.values import learn_values, value_inputs
+from agentrl.trajectory.batch import (
+    CURRENT_LOGPROB,
+    ENTROPY,
+    GOLD_LOGPROB,
+    GOLD_LOGPROB_FINAL,
+    LOGPROB_BEFORE_UPDATE,
+    REFERENCE_LOGPROB,
+    VALUE,
+)
 from agentrl.trajectory.pack import pack
 
 if TYPE_CHECKING:
@@ -74,15 +91,25 @@ def _remember(bench: Bench, drawn: Draw, batch: Batch) -> None:
 def measured(bench: Bench, algorithm: Algorithm, batch: Batch) -> Batch:
     """Return the batch with the columns that need a model.
 
-    The reference is the warm start. Tokens drawn from a truncated distribution (top-p) get the learner's own
-    log-probability, which the ratios are taken against.
+    What the learner itself says is measured in one pass: log-probabilities, entropies and the belief in gold
+    answers. The reference is the warm start. Tokens drawn from a truncated distribution (top-p) get the
+    learner's own log-probability, which the ratios are taken against.
     """
     settings, streams = bench.settings, streams_of(batch)
     wanted = Measure(batch, streams, settings.micro_tokens, settings.rl.temperature)
-    if settings.rl.top_p < 1.0:
-        own = measure_on(bench.crew, wanted, _weights(bench))
-        batch = batch.with_column(LOGPROB_BEFORE_UPDATE, own.logprob)
-    if "reference_logprob" in algorithm.needs:
+    reads = set(bench.columns) | ({LOGPROB_BEFORE_UPDATE} if settings.rl.top_p < 1.0 else set())
+    believes = bool(reads & {GOLD_LOGPROB, GOLD_LOGPROB_FINAL})
+    if believes or reads & {LOGPROB_BEFORE_UPDATE, ENTROPY}:
+        lead, protocol = settings.rl.answer_lead, bench.crew.protocol
+        answers = answers_of(batch, bench.renderer, protocol, lead) if believes else ()
+        own = measure_on(bench.crew, replace(wanted, answers=answers), _weights(bench))
+        for column, values in ((LOGPROB_BEFORE_UPDATE, own.logprob), (ENTROPY, own.entropy)):
+            batch = batch.with_column(column, values) if column in reads else batch
+        batch = with_beliefs(batch, [own.beliefs]) if believes else batch
+    if bench.critic is not None:
+        asked = MeasureValues(batch, streams, bench.critic.weights(), settings.micro_tokens)
+        batch = batch.with_column(VALUE, measure_values_on(bench.crew, asked))
+    if "reference_logprob" in algorithm.needs or REFERENCE_LOGPROB in reads:
         reference = replace(wanted, reference=bench.checkpoint("warm-start"))
         batch = batch.with_column(REFERENCE_LOGPROB, measure_on(bench.crew, reference, None).logprob)
     return batch
@@ -97,9 +124,13 @@ def update(
         raise RuntimeError("reinforce() begins its phase first")  # a defect of this module
     taken: list[list[PolicyGradient]] = []
     figures: dict[str, float] = {}
+    values = value_inputs(algorithm, batch, credit)
+    losses: list[float] = []
     for number, minibatch in enumerate(
         minibatches(algorithm, batch.num_trajectories, [bench.settings.seed, 3, moment.step])
     ):
+        if values is not None:
+            losses.append(learn_values(bench, batch, values, minibatch, moment.progress))
         if number and algorithm.reads_current:
             batch = _with_current(bench, batch)
             credit = algorithm.credit(batch)
@@ -116,9 +147,10 @@ def update(
         taken.append(parts)
     if credit.empty:
         bench.state = replace(bench.state, empty_batches=bench.state.empty_batches + 1)
+    valued = {"value_loss": float(np.mean(losses))} if losses else {}
     if not taken:
-        return {"empty_steps": 1.0}
-    return {**figures, "optimizer_steps": float(len(taken)), **_health(taken), **_losses(taken)}
+        return {"empty_steps": 1.0, **valued}
+    return {**valued, **figures, "optimizer_steps": float(len(taken)), **_health(taken), **_losses(taken)}
 
 
 def _with_current(bench: Bench, batch: Batch) -> Batch:

@@ -110,6 +110,8 @@ class WarmStartSettings(Settings):
 class ReinforcementSettings(Settings):
     """The reinforcement phase; `algorithm` names a recipe or "module:NAME".
 
+    `optimizer` replaces the algorithm's own where it is given, `critic_optimizer` that of its critic.
+    `answer_lead` is written before what the protocol writes, where the belief in a gold answer is measured.
     `optimizer` replaces the algorithm's own where it is given, and `plan` slots of its plan, for example
     `plan.brancher = { part = "Expand", trees = 2 }`; see `agentrl.run.slots.with_slots`.
     """
@@ -121,6 +123,8 @@ class ReinforcementSettings(Settings):
     temperature: Positive = 1.0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     optimizer: OptimizerSettings | None = None
+    critic_optimizer: OptimizerSettings | None = None
+    answer_lead: str = ""
     plan: dict[str, JsonValue] = Field(default_factory=dict)
     evaluate_every: Whole = 20
     first_task: Whole = 1_000_000

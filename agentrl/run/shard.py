@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from agentrl.learn.algorithm import Algorithm, Credit
+    from agentrl.learn.belief import Answers
     from agentrl.learn.forward import Index
     from agentrl.learn.gradient import PolicyGradient, SupervisedGradient
     from agentrl.learn.probes import Measured
     from agentrl.learn.supervised import Example
+    from agentrl.learn.value import ValueModel
     from agentrl.policy.base import Policy
     from agentrl.policy.hf import HfPolicy
     from agentrl.policy.render import Renderer
@@ -93,6 +95,7 @@ class Shard:
         self.stock = Stock(lambda: make(environment.id, **environment.kwargs))
         self.model = model
         self._reference: tuple[Path, PreTrainedModel] | None = None
+        self._critic: ValueModel | None = None
         self.policy: HfPolicy | None = None
         if model is not None and renderer is not None:
             from agentrl.policy.hf import HfPolicy  # torch: scripted players do without
@@ -158,13 +161,31 @@ class Shard:
         )  # fmt: skip
 
     def measure(
-        self, batch: Batch, streams: Index, micro_tokens: int, temperature: float, reference: Path | None
+        self,
+        batch: Batch,
+        streams: Index,
+        micro_tokens: int,
+        temperature: float,
+        reference: Path | None,
+        answers: Answers = (),
     ) -> Measured:
         """Measure some streams under the current weights, or under those of a checkpoint."""
         from agentrl.learn.probes import measure
 
         model = self._model() if reference is None else self._reference_model(reference)
-        return measure(batch, model, streams, temperature=temperature, micro_tokens=micro_tokens)
+        return measure(
+            batch, model, streams, answers=answers, temperature=temperature, micro_tokens=micro_tokens
+        )
+
+    def critic(self, weights: torch.Tensor) -> ValueModel:
+        """The shard's critic with the given flat weights, kept from one call to the next."""
+        from agentrl.learn.gradient import load_flat
+        from agentrl.learn.value import ValueModel
+
+        if self._critic is None:
+            self._critic = ValueModel(self._model())
+        load_flat(self._critic, weights)
+        return self._critic
 
     def _reference_model(self, checkpoint: Path) -> PreTrainedModel:
         """A second model with the weights of a checkpoint, kept from one call to the next."""

@@ -11,7 +11,7 @@ from agentrl.learn.algorithm import describe
 from agentrl.recipes import get
 from agentrl.rollout import assign_groups, complete_groups
 from agentrl.run.bench import Bench, open_bench
-from agentrl.run.check import check_algorithm, check_credit, check_splits
+from agentrl.run.check import check_algorithm, check_splits, columns_read
 from agentrl.run.curve import write_point
 from agentrl.run.directory import RunDirectory, free_directory
 from agentrl.run.jobs import collect_on
@@ -128,7 +128,7 @@ def preflight(bench: Bench) -> None:
             f"{failed.turns_done} turns ({failed.reason.value}): {failed.detail}. "
             "Repair the environment and run again; `agentrl envs check` finds the common causes."
         )
-    check_credit(bench.algorithm, harvest.trajectories[0], bench.state.ledger)
+    bench.columns = columns_read(bench.algorithm, harvest.trajectories[0], bench.state.ledger)
 
 
 def _finish(bench: Bench) -> Run:
@@ -212,10 +212,13 @@ def _paired(before: Verdict, after: Verdict) -> dict[str, object]:
 
 
 def _in_effect(algorithm: Algorithm, settings: TrainSettings) -> Algorithm:
-    """The algorithm with the optimizer and the slots of its plan that the settings name."""
-    own, slots = settings.rl.optimizer, settings.rl.plan
-    chosen = algorithm if own is None else replace(algorithm, optimizer=optimizer_of(own))
-    return replace(chosen, plan=with_slots(chosen.plan, slots)) if slots else chosen
+    """The algorithm with the optimizers and the slots of its plan that the settings name."""
+    own, critic, slots = settings.rl.optimizer, settings.rl.critic_optimizer, settings.rl.plan
+    if own is not None:
+        algorithm = replace(algorithm, optimizer=optimizer_of(own))
+    if critic is not None and algorithm.critic is not None:
+        algorithm = replace(algorithm, critic=replace(algorithm.critic, optimizer=optimizer_of(critic)))
+    return replace(algorithm, plan=with_slots(algorithm.plan, slots)) if slots else algorithm
 
 
 def _fresh(settings: TrainSettings, algorithm: Algorithm, out: Path | None) -> RunDirectory:

@@ -13,7 +13,8 @@ from agentrl.sandbox.kernel import PR_SET_DUMPABLE, drop_capabilities, prctl
 if TYPE_CHECKING:
     import socket
 
-READABLE = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc", "/dev/urandom", "/dev/random")
+READABLE = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/dev/urandom", "/dev/random")
+ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/ssl/certs")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -74,9 +75,10 @@ def become(request: Request, work: str, readable: tuple[str, ...], spare: int) -
     _limit(request, spare)
     strict = work == "/work"
     writable = (work, *DEVICES, *(("/tmp", "/dev/shm") if strict else ()))
-    proc = ("/proc",) if strict else ()
+    # In namespaces these folders are our own, with a few files in them.
+    more = ("/proc", "/etc") if strict else ETC
     if landlock.abi() or not strict:
-        landlock.restrict((*READABLE, *readable, *proc), writable)
+        landlock.restrict((*READABLE, *readable, *more), writable)
     drop_capabilities()
     seccomp.install()
 

@@ -82,7 +82,6 @@ class Keeper:
 
     def keep(self, first: socket.socket) -> dict[str, object]:
         """Obey the host until it hangs up or nothing is left to keep; return the last words."""
-        listen(first)
         said = self._wait(first, "ready")
         if said is None or not self._adopt(first, said.pid):
             return {"status": "infra_error", "message": self._why_not()}

@@ -36,13 +36,18 @@ def abi() -> int:
         return 0
 
 
-def restrict(readable: Sequence[str], writable: Sequence[str]) -> int:
+def restrict(readable: Sequence[str], writable: Sequence[str], *, most: int = 99) -> int:
     """Keep this process to these paths; return the version that did it.
+
+    Args:
+        readable: folders and files that may be read and executed.
+        writable: folders in which everything is allowed.
+        most: use no newer version, to see what an older kernel would hold.
 
     Raises:
         OSError: the kernel refused.
     """
-    version = abi()
+    version = min(abi(), most)
     every = (1 << _FS_BITS.get(version, 16)) - 1
     ruleset = _Ruleset(every, 3 if version >= 4 else 0, 3 if version >= NEEDED_ABI else 0)
     size = 24 if version >= NEEDED_ABI else 16 if version >= 4 else 8

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection, Engine
 
+    from agentrl.sandbox.worker import Workers
+
 _TARGET = "agentrl.sandbox.postgres_worker:prepare"
 # What a role that only reads must not call: functions that PostgreSQL calls volatile, because they may change
 # something, except those that do not; those that run with the rights of another; and those that show what
@@ -96,10 +98,10 @@ class PostgresGuard:
         workers: int = 1,
     ) -> None:
         self._seconds = seconds
-        address = _parsed(url).render_as_string(hide_password=False)
-        settings = {"url": address, "seconds": seconds, "max_rows": max_rows, "max_bytes": max_bytes}
-        self._workers = shared(_TARGET, settings, size=workers)
-        self.fingerprint = hashlib.sha256(address.encode()).hexdigest()
+        self._address = _parsed(url).render_as_string(hide_password=False)
+        settings = {"seconds": seconds, "max_rows": max_rows, "max_bytes": max_bytes}
+        self._asks = (settings, workers)
+        self.fingerprint = hashlib.sha256(self._address.encode()).hexdigest()
         self._check()
 
     def __enter__(self) -> Self:
@@ -115,14 +117,18 @@ class PostgresGuard:
         """Run one SELECT, VALUES or WITH, exactly as it is written; anything else is a syntax error."""
         if "\0" in sql:
             return QueryResult(Status.ERROR, message="a statement cannot hold the character 0")
-        return asked(self._workers, {"sql": sql}, self._seconds)
+        return asked(self._pool(), {"sql": sql, "url": self._address}, self._seconds)
 
     def close(self) -> None:
         """Close nothing: each query closed its session. `close_shared` of `worker` ends the processes."""
 
+    def _pool(self) -> Workers:
+        settings, workers = self._asks
+        return shared(_TARGET, settings, size=workers)
+
     def _check(self) -> None:
         try:
-            said = self._workers.call({"check": _PROBLEMS}, 30)
+            said = self._pool().call({"check": _PROBLEMS, "url": self._address}, 30)
         except (WorkerFailure, WorkerDied, WorkerTimeout) as error:
             raise SandboxUnavailable(f"The database did not answer: {str(error) or 'in time'}") from None
         problems = said["problems"]
@@ -213,7 +219,8 @@ def _make_role(connection: Connection, role: str, quoted: str, secret: str) -> N
 def _take_from_public(connection: Connection, quoted: str) -> None:
     plain = connection.execution_options(no_parameters=True)
     for taking in (_FUNCTIONS, _LANGUAGES):
-        for (statement,) in plain.exec_driver_sql(taking).all():
-            plain.exec_driver_sql(f"{statement} PUBLIC, {quoted}")
+        statements = [f"{row[0]} PUBLIC, {quoted}" for row in plain.exec_driver_sql(taking)]
+        if statements:
+            plain.exec_driver_sql("; ".join(statements))
     for view in _NOSY_VIEWS:
         plain.exec_driver_sql(f"REVOKE ALL ON pg_catalog.{view} FROM PUBLIC")

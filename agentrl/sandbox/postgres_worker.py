@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import resource
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from agentrl.sandbox.sql import plain, size_of
@@ -40,19 +40,22 @@ def prepare(settings: dict[str, object]) -> Callable[[dict[str, object]], dict[s
         "jit": "off",
     }
     given = " ".join(f"-c {name}={value}" for name, value in options.items())
-    engine = create_engine(
-        str(settings["url"]), poolclass=NullPool, connect_args={"options": given, "connect_timeout": 10}
-    )
+    connect = {"options": given, "connect_timeout": 10}
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     sizes = int(str(settings["max_rows"])), int(str(settings["max_bytes"]))
-    return partial(_answer, engine, seconds, sizes)
+
+    @functools.lru_cache(maxsize=64)
+    def engine_of(url: str) -> Engine:
+        return create_engine(url, poolclass=NullPool, connect_args=connect)
+
+    return functools.partial(_answer, engine_of, seconds, sizes)
 
 
 def _answer(
-    engine: Engine, seconds: float, sizes: tuple[int, int], asked: dict[str, object]
+    engine_of: Callable[[str], Engine], seconds: float, sizes: tuple[int, int], asked: dict[str, object]
 ) -> dict[str, object]:
-    with engine.connect() as connection:
+    with engine_of(str(asked["url"])).connect() as connection:
         if "check" in asked:
             rows = connection.execution_options(no_parameters=True).exec_driver_sql(str(asked["check"])).all()
             return {"problems": [row[0] for row in rows]}

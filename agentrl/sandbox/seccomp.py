@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 
 from agentrl.sandbox.kernel import PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, machine, prctl
@@ -28,6 +29,9 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "fsmount": (432, 432),
     "fspick": (433, 433),
     "mount_setattr": (442, 442),
+    "open_tree_attr": (467, 467),
+    "quotactl_fd": (443, 443),
+    "set_mempolicy_home_node": (450, 450),
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
@@ -131,6 +135,17 @@ def _when(call: int, test: list[Instruction]) -> list[Instruction]:
     return [(_EQUAL, 0, len(body), call), *body]
 
 
+@functools.cache
+def _packed(name: str) -> bytes:
+    return b"".join(struct.pack("HBBI", *item) for item in instructions(name))
+
+
+def prepare() -> None:
+    """Build the filter of this machine once, before forks that will install it."""
+    if machine() in _AUDIT:
+        _packed(machine())
+
+
 def install() -> None:
     """Put the filter on this process and on all that it will start.
 
@@ -139,7 +154,7 @@ def install() -> None:
     """
     if machine() not in _AUDIT:
         raise OSError(38, f"no filter for {machine()}; x86_64 and aarch64 are known")
-    program = b"".join(struct.pack("HBBI", *item) for item in instructions(machine()))
+    program = _packed(machine())
     buffer = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(
         struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer)), 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -12,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from agentrl.sandbox import kernel, landlock
+from agentrl.sandbox import kernel, landlock, seccomp
+from agentrl.sandbox.inmate import ETC
 from agentrl.sandbox.supervisor import House, supervise
 from agentrl.sandbox.verdict import INSIDE
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from agentrl.sandbox.inmate import Request
 
 _SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin")
-_ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/ssl/certs")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
@@ -68,6 +69,10 @@ def _opened(strict: bool, base: str, preload: tuple[str, ...]) -> House:
         raise OSError(
             38, f"Landlock {landlock.abi()}, but {landlock.NEEDED_ABI} is needed without namespaces"
         )
+    seccomp.prepare()
+    # What is frozen is never visited by the collector, so that forks share its pages.
+    gc.collect()
+    gc.freeze()
     return House(strict, prefixes, base, own_network=landlock.abi() < landlock.NEEDED_ABI)
 
 
@@ -93,7 +98,7 @@ def _move_in(prefixes: tuple[str, ...], *, root: bool) -> None:
     os.chdir("/")
     for path in (*_SYSTEM, *prefixes):
         _bind(path)
-    for path in _ETC:
+    for path in ETC:
         _bind(path)
     for name in ("passwd", "group"):
         Path(f"/etc/{name}").write_text("nobody:x:65534:65534::/work:/bin/sh\n", encoding="ascii")

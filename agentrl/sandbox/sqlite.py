@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -84,7 +85,9 @@ class SqliteGuard:
 
 
 def _snapshot(database: Path) -> Path:
-    copy = Path(tempfile.mkstemp(suffix=".sqlite", dir=_folder())[1])
+    descriptor, name = tempfile.mkstemp(suffix=".sqlite", dir=_folder())
+    os.close(descriptor)
+    copy = Path(name)
     try:
         with (
             closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as source,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import select
 import shutil
 import signal
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from agentrl.sandbox import kernel, landlock, tree, warden
-from agentrl.sandbox.keeper import Keeper
+from agentrl.sandbox.keeper import Keeper, listen
 from agentrl.sandbox.verdict import INSIDE, TICK, ended, stopped
 
 if TYPE_CHECKING:
@@ -29,12 +28,18 @@ PATIENCE = 20.0
 def supervise(request: Request, streams: tuple[int, ...], host: socket.socket, house: House) -> NoReturn:
     """Hold one program, or one session, and tell the host what became of it."""
     try:
-        answer = house.session(request, host) if request["session"] else house.execute(request, streams, host)
+        if request["session"]:
+            _tell(host, house.session(request, host))
+        else:
+            house.execute(request, streams, host)
     except BaseException as error:
-        answer = {"status": "infra_error", "message": f"{type(error).__name__}: {error}"}
+        _tell(host, {"status": "infra_error", "message": f"{type(error).__name__}: {error}"})
+    os._exit(0)
+
+
+def _tell(host: socket.socket, answer: dict[str, object]) -> None:
     with contextlib.suppress(OSError):
         host.send(json.dumps(answer).encode())
-    os._exit(0)
 
 
 @dataclass(frozen=True)
@@ -63,17 +68,18 @@ class House:
         kinds = ("user", "pid", "mount", "network", "ipc", "uts")
         return [*(f"{kind} namespace" for kind in kinds), "tmpfs", *common]
 
-    def execute(self, request: Request, streams: tuple[int, ...], host: socket.socket) -> dict[str, object]:
-        """Start a program, watch it, end it; return what the host is told."""
+    def execute(self, request: Request, streams: tuple[int, ...], host: socket.socket) -> None:
+        """Start a program, watch it, end it and tell the host; what is left of the jail goes afterwards."""
         began = time.monotonic()
         with Jail(self, request, streams) as jail:
             why, peak = _watch(jail, request, host, began)
             said = jail.end()
-        return {**_judged(said, why, peak), "layers": self.layers()}
+            _tell(host, {**_judged(said, why, peak), "layers": self.layers()})
 
     def session(self, request: Request, host: socket.socket) -> dict[str, object]:
         """Keep a session until the host hangs up; return why it could not be kept."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listen(ours)  # before the first word: only then does the kernel name its sender
         null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
         with Jail(self, request, (*null, theirs.detach())) as jail, ours:
             return Keeper(jail, host, self.layers()).keep(ours)
@@ -134,6 +140,8 @@ class Jail:
             if not data:
                 break
             said |= json.loads(data)
+            if "cpu" in said:
+                break
         return said
 
     def _received(self) -> bytes:
@@ -195,10 +203,9 @@ def _watch(jail: Jail, request: Request, host: socket.socket, began: float) -> t
 
 
 def _judged(said: dict[str, object], why: str, peak: int) -> dict[str, object]:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     base: dict[str, object] = {
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_memory": max(peak, usage.ru_maxrss << 10),
+        "cpu_seconds": said.get("cpu", 0.0),
+        "peak_memory": max(peak, int(str(said.get("peak", 0)))),
     }
     if "infra" in said:
         return {**base, "status": "infra_error", "message": said["infra"]}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -195,8 +196,9 @@ def _end(orders: socket.socket, code: int | None) -> NoReturn:
     with contextlib.suppress(ChildProcessError):
         while True:
             os.waitpid(-1, 0)
-    if code is not None:
-        _tell(orders, {"wait": code})
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    last: dict[str, object] = {"cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss << 10}
+    _tell(orders, last if code is None else {**last, "wait": code})
     os._exit(0)
 
 

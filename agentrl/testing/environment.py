@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
 from agentrl.errors import CheckError, EnvironmentUsageError
+from agentrl.testing.leaks import contains, leaks_on_the_way
 from agentrl.testing.probe import NONSENSE, Probe, act, difference, global_randomness, key_of
 from agentrl.testing.report import CheckReport, Finding, run_checks
 from agentrl.trajectory import ToolCall, TurnKind
@@ -75,7 +76,7 @@ def check_env(
     ...             {"valid": opened},
     ...         )
     >>> print(check_env(Door, actions=["look", "open door"]))
-    <class 'Door'>: passed (11 checks)
+    <class 'Door'>: passed (12 checks)
     """
     factory = _factory(env)
     subject = _EnvironmentChecks(Probe(factory, actions, turns), tuple(tasks or _first_tasks(factory())))
@@ -127,6 +128,7 @@ class _EnvironmentChecks:
             "keys": self.keys,
             "snapshot": self.snapshot,
             "gold": self.gold,
+            "leak": self.leak,
             "admissible": self.admissible,
         }
 
@@ -289,11 +291,16 @@ class _EnvironmentChecks:
             gold = env.gold()
             if not gold:
                 continue
-            if _contains(f"{env.system_text()}\n{first.observation}", gold):
+            if contains(f"{env.system_text()}\n{first.observation}", gold):
                 severity: Severity = "error" if len(gold) >= 4 else "warning"  # "no" is in many texts
                 yield Finding(severity, "gold", f"{_address(where)}: the prompt contains the answer {gold!r}")
-            if _contains(repr(first.info), gold):
+            if contains(repr(first.info), gold):
                 yield Finding("error", "gold", f"{_address(where)}: info contains the answer {gold!r}")
+
+    def leak(self) -> Iterator[Finding]:
+        """No reply on the way tells the answer or judges a guess."""
+        for where in self.tasks:
+            yield from leaks_on_the_way(self.probe, where)
 
     def admissible(self) -> Iterator[Finding]:
         """Each command that is called admissible is accepted."""
@@ -376,7 +383,3 @@ def _unflagged(where: Where, replies: Sequence[Moment], before: int | None) -> I
     if replies[-1].observation_key not in {None, before}:
         text = f"{texts.pop()!r} looks like a refusal and makes a key; set info['valid'] = False for refusals"
         yield Finding("error", "keys", f"{_address(where)}: {text}")
-
-
-def _contains(text: str, gold: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(gold.casefold())}(?!\w)", text.casefold()) is not None

@@ -17,6 +17,8 @@ WORDS = ("lamp", "apple", "drawer", "mug", "shelf", "book", "pencil", "vase")
 class WordWorld(TextEnv):
     """Say the word that is shown. An episode has `length` turns, each with a word drawn from the seed.
 
+    `answer` is what `gold` gives, for tests of probes.
+
     The reward of a turn is 1 for the word and else a tenth for each of its letters that was written, so that
     rewards vary between members of a group from the first step on.
 
@@ -29,8 +31,9 @@ class WordWorld(TextEnv):
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid_seen", "valid_unseen")
 
-    def __init__(self, length: int = 3, *, render_mode: str | None = None) -> None:
+    def __init__(self, length: int = 3, *, answer: str = "", render_mode: str | None = None) -> None:
         super().__init__(render_mode=render_mode)
+        self.answer = answer
         self.length = length
         self.word = ""
         self.turn = 0
@@ -73,6 +76,10 @@ class WordWorld(TextEnv):
     def state_key(self) -> Hashable | None:
         """The word and the turn."""
         return (self.word, self.turn)
+
+    def gold(self) -> str | None:
+        """What the constructor was told."""
+        return self.answer or None
 
     def admissible(self) -> Sequence[str] | None:
         """Every word."""

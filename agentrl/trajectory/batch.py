@@ -228,7 +228,8 @@ class Batch:
             raise MissingColumnError(
                 f"the batch has no column {column.name!r} (axis {column.axis}); it is provided by "
                 f"{column.probe}. Add that probe to the run, or pass the column to "
-                "Batch.from_arrays(columns=...)."
+                "Batch.from_arrays(columns=...).",
+                column,
             )
         return np.asarray(self.columns[column], dtype=np.float32)
 

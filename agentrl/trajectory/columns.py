@@ -44,17 +44,15 @@ class Column:
     probe: str = field(compare=False)
 
 
-_YOURS = "which agentrl does not measure yet"
-
 REFERENCE_LOGPROB = Column("reference_logprob", "N", "agentrl.learn.probes.reference_logprob")
 LOGPROB_BEFORE_UPDATE = Column("logprob_before_update", "N", "agentrl.learn.probes.current_logprob")
 CURRENT_LOGPROB = Column("current_logprob", "N", "the run, before each optimizer step after the first")
 ENTROPY = Column("entropy", "N", "agentrl.learn.probes.entropy")
-VALUE = Column("value", "N", f"a critic, {_YOURS}")
+VALUE = Column("value", "N", "a critic: give the algorithm one, Algorithm(critic=Critic())")
 SPAN = Column("span", "N", "agentrl.trajectory.pack")
 SENTENCE = Column("sentence", "N", "the policy, as Turn.token_measures['sentence']")
-GOLD_LOGPROB = Column("gold_logprob", "S", f"a belief probe, {_YOURS}")
-GOLD_LOGPROB_FINAL = Column("gold_logprob_final", "E", f"a belief probe, {_YOURS}")
+GOLD_LOGPROB = Column("gold_logprob", "S", "agentrl.learn.belief.gold_belief")
+GOLD_LOGPROB_FINAL = Column("gold_logprob_final", "E", "agentrl.learn.belief.gold_belief")
 
 KNOWN_COLUMNS = (
     REFERENCE_LOGPROB, LOGPROB_BEFORE_UPDATE, CURRENT_LOGPROB, ENTROPY, VALUE, SPAN, SENTENCE, GOLD_LOGPROB,

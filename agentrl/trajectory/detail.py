@@ -46,3 +46,4 @@ class TrajectoryDetail:
     policy: str
     sandbox_tier: str
     metrics: Mapping[str, float]
+    gold: str | None

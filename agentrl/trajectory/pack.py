@@ -315,4 +315,5 @@ def _trajectory_detail(trajectory: Trajectory) -> TrajectoryDetail:
         policy=trajectory.policy,
         sandbox_tier=trajectory.sandbox_tier,
         metrics=trajectory.metrics,
+        gold=trajectory.gold,
     )

@@ -43,6 +43,28 @@ def factorize(labels: ArrayLike) -> Ints:
     return keys_of(np.asarray(labels).tolist()).astype(np.int32)
 
 
+def dense(ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
+    """Number distinct ids from 0 in ascending order; return the numbers and how many there are.
+
+    The same as `np.unique(ids, return_inverse=True)` without its sort of places.
+
+    >>> numbers, count = dense(np.array([7, -1, 7, 2**62]))
+    >>> numbers.tolist(), count
+    ([1, 0, 1, 2], 3)
+    """
+    if not len(ids):
+        return np.zeros(0, np.int64), 0
+    low, high = int(ids.min()), int(ids.max())
+    if high - low <= 8 * len(ids) + 1024:
+        place = ids.astype(np.int64) - low
+        found = np.zeros(high - low + 1, np.bool_)
+        found[place] = True
+        number = np.cumsum(found) - 1
+        return number[place], int(number[-1]) + 1
+    distinct = np.unique(ids)
+    return np.searchsorted(distinct, ids).astype(np.int64), len(distinct)
+
+
 def expand(values: NDArray[Scalar], start: Ints) -> NDArray[Scalar]:
     """Repeat one value per segment over the segment's rows."""
     return np.repeat(values, np.diff(start))

@@ -272,7 +272,7 @@ _PARQUET_TYPES = {
     "parent": "string",
     "branch_turn": "int64", "domain": "string", "task_type": "string", "hint_level": "int64",
     "policy": "string",
-    "sandbox_tier": "string", "metrics": "scalars", "prompt_tokens": "ids", "tokens": "ids",
+    "sandbox_tier": "string", "metrics": "scalars", "gold": "string", "prompt_tokens": "ids", "tokens": "ids",
     "logprobs": "numbers",
     "observation": "string", "text": "string", "action": "string", "reward": "float64", "rewards": "scalars",
     "kind": "string", "valid": "bool", "spoofed": "bool", "fresh": "bool", "observation_key": "int64",

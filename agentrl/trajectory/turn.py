@@ -137,6 +137,7 @@ class Trajectory:
         success: what the environment says, None where it has no notion of success.
         final_observation_key, final_state_key: digests after the last action.
         metrics: named scalars of the whole episode.
+        gold: the reference answer, for probes; the agent never saw it.
     """
 
     id: str
@@ -160,6 +161,7 @@ class Trajectory:
     policy: str = ""
     sandbox_tier: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    gold: str | None = None
 
     @property
     def reward(self) -> float:
@@ -227,15 +229,17 @@ def digest(value: Hashable) -> int:
 
 
 def _canonical(value: Hashable) -> bytes:
+    # Two keys are digested in each turn: the commonest kinds come first, and lists are joined faster than
+    # generators.
     if type(value) is int:
         return b"int:%d" % value
     if isinstance(value, str):
         raw = value.encode()
         return b"s%d:%b" % (len(raw), raw)
+    if isinstance(value, tuple):
+        return b"(%b)" % b",".join([_canonical(item) for item in cast("tuple[Hashable, ...]", value)])
     if isinstance(value, bytes):
         return b"b%d:%b" % (len(value), value)
-    if isinstance(value, tuple):
-        return b"(" + b",".join(_canonical(item) for item in cast("tuple[Hashable, ...]", value)) + b")"
     if isinstance(value, frozenset):
         return (
             b"{" + b",".join(sorted(_canonical(item) for item in cast("frozenset[Hashable]", value))) + b"}"

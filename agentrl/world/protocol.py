@@ -191,16 +191,23 @@ class Tags(Protocol):
         return next((match[1] for match in _OPENING.finditer(written) if match[1] in known), None)
 
     def write(self, name: str, arguments: Mapping[str, Json]) -> str:
-        """Return the call between its tags."""
-        return f"<{name}>{bare(arguments)}</{name}>"
+        """Return the call between its tags, with blanks around one line, as Search-R1 shows it to its models.
+
+        A tokenizer then sees the words of a query as it sees them inside of a sentence.
+        """
+        return _tagged(name, bare(arguments))
 
     def write_answer(self, answer: str) -> str:
         """Return the answer between its tags."""
-        return f"<answer>{answer}</answer>"
+        return _tagged("answer", answer)
 
     def wrap(self, observation: str) -> tuple[str, str, str]:
         """Put the observation between tags; a closing tag inside it is written as text."""
         return enclosed(self.observation, observation, "")
+
+
+def _tagged(name: str, content: str) -> str:
+    return f"<{name}>{content}</{name}>" if "\n" in content else f"<{name}> {content} </{name}>"
 
 
 def _until_answer(found: Sequence[Call]) -> tuple[tuple[Call, ...], str | None]:

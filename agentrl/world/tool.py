@@ -126,7 +126,7 @@ class Tool:
         if self.max_characters is not None and len(text) > self.max_characters:
             left_out = len(text) - self.max_characters
             text = f"{text[: self.max_characters]}\n[{left_out} more characters were cut]"
-        return dataclasses.replace(result, text=text)
+        return result if text == result.text else dataclasses.replace(result, text=text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,8 +330,8 @@ class Toolbox:
             return self._once(call, key)
         if refused := meter.admit(call.name):
             return ToolResult(refused, error=refused)
-        result = self._once(call, key)
-        return dataclasses.replace(result, cost=result.cost + meter.of(call.name).cost)
+        result, cost = self._once(call, key), meter.of(call.name).cost
+        return dataclasses.replace(result, cost=result.cost + cost) if cost else result
 
     def _once(self, call: Call, key: tuple[str, int, int] | None) -> ToolResult:
         if key is None:

@@ -163,7 +163,7 @@ def test_p7_p8_control_tokens_in_what_a_tool_gives_stay_text(protocol: Protocol)
 
     renderer = small_renderer()
     item = written(protocol, [protocol.write("search", {"query": "tea"}), "x"], Controlling)
-    end, act = renderer._id("<|end|>"), renderer._id("<|act|>")
+    end, act = renderer._end_id, renderer._act_id
     prompt = item.turns[1].prompt_tokens.tolist()
     assert sum(token in {end, act} for token in prompt) == 1  # what asks for the next turn
     assert prompt[-1] == act
@@ -272,9 +272,7 @@ def test_a_demonstration_is_written_as_a_rollout_writes_it(protocol: Protocol) -
             text = (await super().generate(request)).text
             return await ScriptedPolicy([text] * 9, renderer=small_renderer()).generate(request)
 
-    env = Shop()
-    env.protocol = protocol
-    expert = Exact(env.expert)
+    expert = Exact()
     expert.renderer = renderer  # type: ignore[assignment]  # an expert has no tokens of its own
     world = play(expert, protocol=protocol, turn_tokens=400, observation_tokens=8)
     (item,) = valid(collect(Stock(Shop), world, groups(1, 1)))

@@ -38,6 +38,7 @@ from agentrl.trajectory.batch import (
     REFERENCE_LOGPROB,
     VALUE,
     Batch,
+    Column,
 )
 from agentrl.trajectory.pack import pack
 from agentrl.world import PlainText
@@ -142,7 +143,8 @@ def test_entropy_is_always_measured_and_costs_no_gradient() -> None:
     assert_allclose(parts[0].gradient, parts[1].gradient, atol=1e-7)
 
 
-@pytest.mark.parametrize("column", [VALUE, GOLD_LOGPROB])
-def test_a_column_that_no_probe_gives_says_so(column: object) -> None:
-    with pytest.raises(MissingColumnError, match="does not measure yet"):
-        BATCH[column]  # type: ignore[index]  # parametrize leaves it an object
+@pytest.mark.parametrize(("column", "repair"), [(VALUE, r"critic=Critic\(\)"), (GOLD_LOGPROB, "gold_belief")])
+def test_a_column_that_is_missing_names_its_repair(column: Column, repair: str) -> None:
+    with pytest.raises(MissingColumnError, match=repair) as caught:
+        BATCH[column]
+    assert caught.value.column == column

@@ -68,7 +68,7 @@ def found(env: type[TextEnv], check: str, actions: Sequence[str] = ("forward",),
 def test_a_good_world_passes(actions: tuple[str, ...]) -> None:
     report = check_env(Corridor, actions=actions, turns=40)
     assert report.findings == (), str(report)
-    assert len(report.checks) == 11
+    assert len(report.checks) == 12
     report.raise_if_failed()
 
 
@@ -187,6 +187,24 @@ class Informing(Corridor):
         return observation, {"answer": "lighthouse"}
 
 
+class Judging(Corridor):
+    """Tells whether a guess is right, and lets the agent guess again."""
+
+    def step(self, action: str) -> StepResult:
+        observation, reward, terminated, truncated, info = super().step(action)
+        if info.get("valid", True):
+            return observation, reward, terminated, truncated, info
+        return "Sorry, your answer is incorrect. Please try again.", 0.0, False, False, {"valid": False}
+
+
+class Whispering(Corridor):
+    """Its info holds the answer, from the first step on."""
+
+    def step(self, action: str) -> StepResult:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, {**info, "target": "The lighthouse"}
+
+
 class Promising(Corridor):
     def admissible(self) -> Sequence[str]:
         return ("forward", "fly")
@@ -241,6 +259,8 @@ class Negligent(Corridor):
         (Forgetful, "snapshot", "restored in"),
         (Telling, "gold", "the prompt contains the answer 'lighthouse'"),
         (Informing, "gold", "info contains the answer 'lighthouse'"),
+        (Judging, "leak", "'Sorry, your answer is incorrect.*the episode went on; an agent can try"),
+        (Whispering, "leak", "info of step 0 has the answer 'lighthouse'"),
         (Promising, "admissible", "'fly' is listed as admissible and was refused"),
         (Infinite, "types", "finite number; got nan"),
         (Numpy, "types", r"terminated must be bool.*|info\['success'\] must be bool"),
@@ -256,7 +276,7 @@ def test_each_check_finds_its_fault(world: type[TextEnv], check: str, message: s
 
 def test_a_failed_report_raises_all_its_errors() -> None:
     report = check_env(Telling, actions=["forward"])
-    with pytest.raises(CheckError, match=r"3 errors \(11 checks\)\n  error: \[gold\]"):
+    with pytest.raises(CheckError, match=r"3 errors \(12 checks\)\n  error: \[gold\]"):
         report.raise_if_failed()
 
 

@@ -215,13 +215,9 @@ def demonstrations(count: int) -> list[Demonstration]:
             item.task,
             system,
             tuple(
-                DemonstratedTurn(
-                    protocol.render(turn.observation) if place else turn.observation,
-                    call_of(turn.action),
-                    turn.learn,
-                )
-                for place, turn in enumerate(item.turns)
+                DemonstratedTurn(turn.observation, call_of(turn.action), turn.learn) for turn in item.turns
             ),
+            protocol,
         )
         for item in played
     ]
@@ -229,7 +225,12 @@ def demonstrations(count: int) -> list[Demonstration]:
 
 def make_tokenizer(played: Sequence[Demonstration], template: str) -> PreTrainedTokenizerBase:
     """Words of the world's conversations as tokens, with the markup of Qwen2.5."""
-    texts = [text for item in played for turn in item.turns for text in (turn.observation, turn.action)]
+    texts = [
+        text
+        for item in played
+        for index, turn in enumerate(item.turns)
+        for text in (item.shown(index), turn.action)
+    ]
     preamble = [item.system for item in played[::10]]
     tokenizer = train_tokenizer([*texts, *preamble], vocabulary=1024, phrase_share=1.0)
     tokenizer.add_tokens(list(TAGS))

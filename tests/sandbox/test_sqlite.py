@@ -4,6 +4,7 @@ import copy
 import hashlib
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,6 @@ from agentrl.sandbox.worker import close_shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ESCAPES = [
     "INSERT INTO singer VALUES (9, 'x', 1)",
@@ -155,8 +155,10 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_behind(database: Path) -> None:
-    guard = SqliteGuard(database)
-    guard.query("SELECT 1")
-    guard.close()
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        guard = SqliteGuard(database)
+        guard.close()
+        assert not guard.path.exists()
 
-    assert not guard.path.exists()
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files

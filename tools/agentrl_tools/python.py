@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import weakref
 from typing import TYPE_CHECKING, Final
 
 from agentrl.errors import EnvironmentFault
@@ -71,11 +72,8 @@ class PythonTool:
         )
         other.answer, other._seed, other._mark = self.answer, self._seed, self._mark
         if self._session is not None:
-            other._session = self._session.branch()
+            other._keep(self._session.branch())
         return other
-
-    def __del__(self) -> None:
-        self.close()
 
     @property
     def sandbox(self) -> Backend:
@@ -92,9 +90,9 @@ class PythonTool:
 
     def close(self) -> None:
         """End the session."""
-        session, self._session = getattr(self, "_session", None), None
-        if session is not None:
-            session.close()
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
     @tool
     def python(self, code: str) -> ToolResult:
@@ -113,17 +111,19 @@ class PythonTool:
         if not self.remembers:
             return self.sandbox.run(Program(code, setup=setup, seed=self._seed), self.limits)
         if self._session is None:
-            self._session = self.sandbox.open_session(self.limits, seed=self._seed, setup=setup)
+            return self._keep(self.sandbox.open_session(self.limits, seed=self._seed, setup=setup)).run(code)
         return self._session.run(code)
+
+    def _keep(self, session: Session) -> Session:
+        """Use a session; it ends with this object at the latest."""
+        weakref.finalize(self, session.close)
+        self._session = session
+        return session
 
     def _told(self, result: ExecutionResult) -> ToolResult:
         output = self._without_answer(result.stdout)
         text = "\n".join(part for part in (output, result.stderr.rstrip(), *_notes(result)) if part)
-        return ToolResult(
-            text or "(no output)",
-            metrics={"python_seconds": result.wall_seconds},
-            error=None if result.ok else text,
-        )
+        return ToolResult(text or "(no output)", error=None if result.ok else text)
 
     def _without_answer(self, stdout: str) -> str:
         head, mark, rest = stdout.rpartition(f"\n{self._mark}")

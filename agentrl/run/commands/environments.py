@@ -1,10 +1,11 @@
-"""`agentrl envs list`, `show`, `check` and `play`."""
+"""`agentrl envs list`, `show`, `check`, `play` and `new`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cyclopts import App
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 HOOKS = ("observation_key", "state_key", "gold", "admissible", "expert", "snapshot")
 
-app = App(name="envs", help="List, show, check and play environments.", version_flags=[])
+app = App(name="envs", help="List, show, check, play and start environments.", version_flags=[])
 
 
 @app.command(name="list")
@@ -132,6 +133,19 @@ def play(env: str, /, *arguments: str, split: str = "", index: int = 0, seed: in
         made.close()
 
 
+@app.command
+def new(name: str, /) -> None:
+    """Write a package with a small environment, its test and its scenarios into a new folder, to be changed.
+
+    Args:
+        name: of the package and the folder: small letters, digits and underscores.
+    """
+    from agentrl.run.scaffold import write_package
+
+    folder = write_package(name, Path.cwd())
+    print(f"Written to {folder}. Next: python -m pip install -e {name}, then see {name}/README.md.")
+
+
 def _episode(env: TextEnv, read: Callable[[str], str]) -> str:
     """Play to the end, and say how it ended."""
     total, turns = 0.0, 0
@@ -180,7 +194,7 @@ def arguments_of(given: tuple[str, ...]) -> dict[str, object]:
     arguments: dict[str, object] = {}
     for item in given:
         if "=" not in item:
-            raise ConfigError(f"an argument of an environment has the form name=value; got {item!r}.")
+            raise ConfigError(f"an argument has the form name=value; got {item!r}.")
         apply_override(arguments, item)
     return arguments
 

@@ -1,0 +1,1 @@
+"""Doors to other trainers: our credit in theirs, and our worlds as theirs."""

@@ -1,0 +1,63 @@
+"""Whether a world tells the answer: in what it says on the way, or by judging guesses that do not end it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from agentrl.testing.probe import NONSENSE, act
+from agentrl.testing.report import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agentrl.testing.probe import Moment, Probe, Where
+
+_VERDICT: Final = re.compile(
+    r"\b(?:in)?correct(?:ly)?\b|\b(?:wrong|right) answer\b|\banswer is (?:wrong|right)\b", re.IGNORECASE
+)
+
+
+def contains(text: str, gold: str) -> bool:
+    """Say whether a text contains an answer as whole words, whatever the case."""
+    return re.search(rf"(?<!\w){re.escape(gold.casefold())}(?!\w)", text.casefold()) is not None
+
+
+def leaks_on_the_way(probe: Probe, where: Where) -> Iterator[Finding]:
+    """Play the actions, then nonsense and the answer itself, and look at the replies that end nothing.
+
+    A world that judges a guess and goes on lets an agent try until it hits; nothing is looked for where the
+    world has no `gold()`. What a world tells on purpose (a search result) is not judged, only `info` is.
+    """
+    env = probe.make()
+    played = [probe.begin(env, where)]
+    gold = env.gold()
+    if not gold:
+        return
+    played += probe.go_on(env, 0, probe.turns)
+    yield from _told(played, gold, where)
+    guesses = [_guess(probe, where, text) for text in (*NONSENSE, gold)]
+    for moment in (*played[1:], *guesses):
+        if not moment.over and _VERDICT.search(moment.observation):
+            judged = f"{moment.action!r} was judged ({moment.observation[:80]!r}) and the episode went on"
+            text = f"{_address(where)}: {judged}; an agent can try until it hits"
+            yield Finding("error", "leak", text)
+            return
+
+
+def _told(played: Sequence[Moment], gold: str, where: Where) -> Iterator[Finding]:
+    for turn, moment in enumerate(played[1:]):
+        shown = {name: value for name, value in moment.info.items() if name != "tool_calls"}
+        if not moment.over and contains(repr(shown), gold) and not contains(str(moment.action), gold):
+            yield Finding("error", "leak", f"{_address(where)}: info of step {turn} has the answer {gold!r}")
+            return
+
+
+def _guess(probe: Probe, where: Where, text: str) -> Moment:
+    env = probe.make()
+    probe.begin(env, where)
+    return act(env, text)
+
+
+def _address(where: Where) -> str:
+    return f"{where[0]}/{where[1]}"

@@ -1,0 +1,87 @@
+"""Questions and databases of the user's own, in the layouts of Spider and BIRD.
+
+Spider: `dev.json` with `db_id`, `question`, `query`, and `database/DB_ID/DB_ID.sqlite`. BIRD: `dev.json` with
+`db_id`, `question`, `evidence`, `SQL`, `difficulty`, and `dev_databases/DB_ID/DB_ID.sqlite`. A JSONL file
+with either names does as well, and a single database may be a file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentrl.errors import ConfigError
+
+_FOLDERS = ("database", "databases", "test_database", "dev_databases", "train_databases", ".")
+_SUFFIXES = (".sqlite", ".db", ".sqlite3")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of a file."""
+
+    database: Path
+    question: str
+    query: str
+    kind: str
+
+
+def read_items(questions: Path, databases: Path | None = None) -> list[Item]:
+    """Read the questions of a JSON or JSONL file and find their databases.
+
+    Args:
+        databases: a folder with one folder or file for each `db_id`, or one file for all; found beside the
+            questions if None.
+
+    Raises:
+        ConfigError: the file, a field or a database is missing; the message names it.
+    """
+    if not questions.is_file():
+        raise ConfigError(f"there is no file of questions {questions}.")
+    try:
+        text = questions.read_text(encoding="utf-8")
+        raw = (
+            json.loads(text)
+            if text.lstrip().startswith("[")
+            else [json.loads(line) for line in text.split("\n") if line.strip()]
+        )
+    except ValueError as error:
+        raise ConfigError(f"{questions} is neither JSON nor JSONL: {error}.") from None
+    found: dict[str, Path] = {}
+    return [_item(questions, databases, found, number, item) for number, item in enumerate(raw, 1)]
+
+
+def _item(questions: Path, databases: Path | None, found: dict[str, Path], number: int, raw: object) -> Item:
+    if not isinstance(raw, dict):
+        raise ConfigError(f"question {number} of {questions} must be an object; it is {type(raw).__name__}.")
+    query, question = raw.get("query", raw.get("SQL")), raw.get("question")
+    if not isinstance(query, str) or not isinstance(question, str):
+        raise ConfigError(
+            f"question {number} of {questions} needs texts under 'question' and 'query' (or 'SQL'); "
+            f"it has {', '.join(sorted(map(str, raw)))}."
+        )
+    name = str(raw.get("db_id", ""))
+    if name not in found:
+        found[name] = _database(questions, databases, name)
+    evidence = str(raw.get("evidence") or "").strip()
+    kind = str(raw.get("difficulty", raw.get("hardness", "")))
+    return Item(found[name], f"{question}\nHint: {evidence}" if evidence else question, query, kind)
+
+
+def _database(questions: Path, databases: Path | None, name: str) -> Path:
+    if databases is not None and databases.is_file():
+        return databases
+    folders = [databases] if databases is not None else [questions.parent / folder for folder in _FOLDERS]
+    tried = [
+        folder / place
+        for folder in folders
+        for suffix in _SUFFIXES
+        for place in (Path(name) / f"{name}{suffix}", Path(f"{name}{suffix}"))
+    ]
+    hit = next((path for path in tried if name and path.is_file()), None)
+    if hit is None:
+        raise ConfigError(
+            f"there is no database {name!r} for {questions}; looked for {tried[0]} and the like."
+        )
+    return hit
