@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-NOT_MEASURED = {"value", "gold_logprob", "gold_logprob_final", "entropy", "span", "reward:flawed"}
-"""Columns that no run measures in this world; a recipe that reads one says so before anything is spent."""
+NOT_GIVEN = {"gold_logprob", "gold_logprob_final", "span", "reward:flawed"}
+"""What this world does not give, so recipes that read it refuse: a gold answer, spans, flaws."""
 
 
 def household(**changes: object) -> TrainSettings:
@@ -62,7 +62,7 @@ def test_recipe_trains_the_household_agent(name: str, warm_start: Path, tmp_path
     )
     missing = refused(settings, tmp_path / "run")
     if missing:
-        assert any(f"'{column}'" in missing for column in NOT_MEASURED), missing
+        assert any(f"'{column}'" in missing for column in NOT_GIVEN), missing
         pytest.skip(f"refused with a sentence: {missing}")
     seen = rows(tmp_path / "run")
     assert len(seen) == 2
