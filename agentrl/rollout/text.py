@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -65,8 +66,14 @@ def rendered(
         cut: shortens a text to one of so many equal shares of what an observation may take.
     """
     texts = results if len(results) > 1 and protocol.separates_results else (observation,)
-    shorten = None if cut is None else (lambda text: cut(text, len(texts)))
-    return "\n".join(protocol.render(text, cut=shorten) for text in texts)
+    if cut is None:
+        return "\n".join(protocol.render(text) for text in texts)
+    share = functools.partial(_cut_to_share, cut, len(texts))
+    return "\n".join(protocol.render(text, cut=share) for text in texts)
+
+
+def _cut_to_share(cut: Callable[[str, int], str], shares: int, text: str) -> str:
+    return cut(text, shares)
 
 
 def cut_middle(text: str, limit: int, renderer: Renderer) -> str:

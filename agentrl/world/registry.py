@@ -42,6 +42,8 @@ Factory: TypeAlias = "Callable[..., AnyEnv]"
 F = TypeVar("F", bound="Callable[..., AnyEnv]")
 
 ENVIRONMENTS: Final = "agentrl.envs"
+FAMILIES: Final = "agentrl.env_families"
+"""Worlds of others by prefix: the entry point "gym" makes each id "gym:NAME"; NAME is its argument `name`."""
 TOOLS: Final = "agentrl.tools"
 _ID: Final = re.compile(r"(?P<family>[A-Za-z0-9_-]+/[A-Za-z][A-Za-z0-9_.-]*?)-v\d+\Z")
 _PATH: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
@@ -176,16 +178,19 @@ def _add(new: EnvSpec) -> EnvSpec:
 
 
 def spec(id: str) -> EnvSpec:  # noqa: A002  # gymnasium's name
-    """Return the spec of an id, of "module:Class", or of "module:id" after importing the module.
+    """Return the spec of an id, "module:Class", "family:name", or "module:id" after importing the module.
 
     Raises:
         RegistryError: nothing has this name; the message names the nearest one.
     """
     if id in _SPECS:
         return _SPECS[id]
+    module, colon, rest = id.partition(":")
+    family = one_named(FAMILIES, module) if colon else None
+    if family is not None:
+        return EnvSpec(id, family.value, {"name": rest}, family.distribution)
     if _PATH.match(id):
         return EnvSpec(id, id)
-    module, colon, rest = id.partition(":")
     if colon:
         try:
             importlib.import_module(module)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from agentrl.policy.scripted import ScriptedPolicy
@@ -84,7 +86,7 @@ def test_finish_takes_the_answer_of_every_protocol() -> None:
     class Sum(TextEnv):
         """A world of two tools that knows nothing of its own."""
 
-        @property
+        @functools.cached_property
         def toolbox(self) -> Toolbox:
             return Toolbox([*load_tool("calculator"), Finish(lambda answer: float(answer == "4"))])
 

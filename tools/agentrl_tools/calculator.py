@@ -33,7 +33,7 @@ _UNARY: Final[dict[type[ast.unaryop], Callable[[Number], Number]]] = {
     ast.USub: operator.neg,
 }
 _NAMES: Final[dict[str, float]] = {"pi": math.pi, "e": math.e}
-_FUNCTIONS: Final[dict[str, tuple[Callable[..., Number], int, int]]] = {
+_FUNCTIONS: Final[dict[str, tuple[Callable[..., object], int, int]]] = {
     "abs": (abs, 1, 1),
     "ceil": (math.ceil, 1, 1),
     "cos": (math.cos, 1, 1),
@@ -115,7 +115,7 @@ def _value(node: ast.expr, depth: int) -> Number:
             raise ValueError(f"{ast.unparse(node)[:40]!r} is not arithmetic")
 
 
-def _called(name: str, given: list[Number]) -> Number:
+def _called(name: str, given: list[Number]) -> object:
     if name not in _FUNCTIONS:
         raise ValueError(f"there is no function {name!r}.{did_you_mean(name, _FUNCTIONS)}")
     function, least, most = _FUNCTIONS[name]

@@ -90,7 +90,7 @@ class Generated:
         return entity_names(self.settings, split, index, NAMED)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)
 def _indexed(settings: SearchSettings, split: str, number: int) -> Bm25:
     world = world_of(settings, split, number * settings.tasks_per_world)
     return Bm25(world.corpus(), cache=None if settings.documents <= SMALL else default_cache())

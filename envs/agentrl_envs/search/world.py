@@ -140,7 +140,7 @@ def _drawn(
     return found
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)
 def _world(settings: SearchSettings, split: str, number: int) -> World:
     return make_world(settings, split, number)
 

@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from agentrl.errors import ConfigError
 
@@ -41,6 +41,13 @@ class Document:
         return f'"{self.title}"\n{self.text}' if self.title else self.text
 
 
+class _Strings(Protocol):
+    """What is used of an Arrow array of texts, which pyarrow leaves untyped."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, place: int | slice, /) -> Any: ...  # noqa: ANN401  # a scalar or an array of pyarrow
+
+
 class Corpus(Sequence[Document]):
     """Documents in a fixed order.
 
@@ -49,7 +56,7 @@ class Corpus(Sequence[Document]):
     (2, 'Salt', '4e94ed99')
     """
 
-    def __init__(self, ids: pa.Array, titles: pa.Array, texts: pa.Array) -> None:
+    def __init__(self, ids: _Strings, titles: _Strings, texts: _Strings) -> None:
         self._ids, self._titles, self._texts = ids, titles, texts
 
     @classmethod
@@ -88,7 +95,7 @@ class Corpus(Sequence[Document]):
 
     def titles(self) -> list[str]:
         """Return all titles."""
-        return cast("list[str]", self._titles.to_pylist())
+        return cast("list[str]", self._titles[:].to_pylist())
 
     @functools.cached_property
     def digest(self) -> str:

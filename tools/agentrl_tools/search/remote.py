@@ -66,7 +66,7 @@ class Remote:
         return [_hit(item) for item in _results(content)[:k]]
 
     def _request(self, query: str, k: int) -> dict[str, object]:
-        full = {"queries": [query], "topk": k, "return_scores": True}
+        full: dict[str, object] = {"queries": [query], "topk": k, "return_scores": True}
         return {"queries": [query]} if self._plain else full
 
 

@@ -1,0 +1,1 @@
+"""Worlds of others, by prefix: `gym:<id>` and `rg:<family>`."""
