@@ -59,6 +59,10 @@ class Verdict:
         counts.update(f"invalid: {item.reason.value}" for item in self.invalid)
         return dict(counts)
 
+    def tiers(self) -> list[str]:
+        """How the programs of the trajectories were held; empty where none ran."""
+        return sorted({item.sandbox_tier for item in self.trajectories} - {""})
+
     def figures(self) -> dict[str, float]:
         """Means over trajectories: turns, invalid actions, tokens."""
         turns = [turn for item in self.trajectories for turn in item.turns]

@@ -111,6 +111,7 @@ class Row:
             "counts": self.counts(),
             "stop_reasons": self.verdict.stops(),
             "by_type": self.verdict.by_type(),
+            "sandbox_tiers": self.verdict.tiers(),
             "seconds": self.seconds,
             "trajectory_seconds": {
                 "p50": float(np.median(seconds)),

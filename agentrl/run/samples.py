@@ -57,6 +57,7 @@ def _sample(
         "success": None if batch.success[row] < 0 else bool(batch.success[row]),
         "stop": STOPS[batch.stop[row]].value,
         "reward": float(batch.episode_reward[row]),
+        "sandbox_tier": about.sandbox_tier,
         "final_observation": about.final_observation,
         "turns": [
             _turn(batch, credit, turn, anchors, sizes)

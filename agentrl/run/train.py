@@ -176,6 +176,7 @@ def summarize(bench: Bench, verdicts: dict[str, Verdict]) -> dict[str, object]:
         }
     summary["by_task_type"] = {names[stage]: _types(verdict) for stage, verdict in verdicts.items()}
     summary["stop_reasons"] = {names[stage]: verdict.stops() for stage, verdict in verdicts.items()}
+    summary["sandbox_tiers"] = sorted({tier for verdict in verdicts.values() for tier in verdict.tiers()})
     for name, other in (("lift", "warm_start"), ("lift_over_control", "control")):
         if other in verdicts and "rl" in verdicts:
             summary[name] = _paired(verdicts[other], verdicts["rl"])

@@ -36,7 +36,8 @@ class ForkServer:
     """
 
     def __init__(self, tier: Tier, preload: tuple[str, ...], python: str) -> None:
-        self._folder = tempfile.mkdtemp(prefix="agentrl-jails-") if tier is Tier.LANDLOCK else ""
+        in_folders = tier in {Tier.LANDLOCK, Tier.UNCONFINED}
+        self._folder = tempfile.mkdtemp(prefix="agentrl-jails-") if in_folders else ""
         if self._folder and os.getuid() == 0:
             os.chown(self._folder, INSIDE, INSIDE)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -52,13 +52,12 @@ def run(request: Request, channel: socket.socket | None) -> NoReturn:
     script.run_script(request["code"], request["setup"], request["seed"])
 
 
-def become(request: Request, work: str, readable: tuple[str, ...], spare: int) -> None:
-    """Give up all rights; what stays is the work folder, some devices and the libraries.
+def become(request: Request, work: str, spare: int) -> None:
+    """Leave everything of the host that a process inherits, and set the limits.
 
     Args:
         request: its limits count.
-        work: the folder in which the program may write.
-        readable: folders of the interpreter.
+        work: the folder in which the program starts.
         spare: threads of the same user outside, which the limit counts where there is no namespace.
     """
     prctl(PR_SET_DUMPABLE, 1)
@@ -74,6 +73,15 @@ def become(request: Request, work: str, readable: tuple[str, ...], spare: int) -
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123  # no pathlib in a child
         file.write("1000")
     _limit(request, spare)
+
+
+def shut(work: str, readable: tuple[str, ...]) -> None:
+    """Give up all rights; what stays is the work folder, some devices and the libraries.
+
+    Args:
+        work: the folder in which the program may write; "/work" where namespaces hold it.
+        readable: folders of the interpreter.
+    """
     strict = work == "/work"
     writable = (work, *DEVICES, *(("/tmp", "/dev/shm") if strict else ()))
     # In namespaces these folders are our own, with a few files in them.

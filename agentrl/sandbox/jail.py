@@ -21,12 +21,27 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+CHOICES = (Tier.STRICT, Tier.BWRAP, Tier.LANDLOCK, Tier.UNCONFINED)
+OTHERS = (
+    "Where bubblewrap is installed and may make namespaces, 'bwrap' holds programs too. The last resort is "
+    "'unconfined', which limits time, memory and processes but holds neither files nor the network: for code "
+    "that you trust, or a machine that has nothing to lose."
+)
+BANNER = (
+    "================================ NOT ISOLATED ================================\n"
+    "The sandbox was opened as 'unconfined': programs run as plain processes. They\n"
+    "can read and change files, use the network and signal this process; only time,\n"
+    "memory and processes are limited. Every result and trajectory says so.\n"
+    "==============================================================================\n"
+)
+
 
 class Sandbox:
     """Runs programs that nobody trusts, each in a jail of its own. Threads may share one.
 
     Args:
-        tier: "strict", "landlock", or "auto" for the best that this machine has.
+        tier: "strict", "landlock", or "auto" for the better of these that this machine has; "bwrap", where
+            bubblewrap makes the namespaces; "unconfined", which holds neither files nor the network.
         limits: of every execution that names none.
         preload: modules imported once, before the jail is shut, such as ("numpy", "numpy.random"). They cost
             an execution nothing.
@@ -121,6 +136,8 @@ class Sandbox:
         if tier != "auto":
             chosen = _jail(tier)
             self._server = ForkServer(chosen, self._preload, self._python)
+            if chosen is Tier.UNCONFINED:
+                sys.stderr.write(BANNER)
             return chosen
         found = probe(self._python)
         reasons: list[str] = []
@@ -135,7 +152,9 @@ class Sandbox:
                 reasons.append(str(error))
             else:
                 return candidate
-        raise SandboxUnavailable("No tier holds untrusted code on this machine. " + " ".join(reasons))
+        raise SandboxUnavailable(
+            f"No tier holds untrusted code on this machine. {' '.join(reasons)} {OTHERS}"
+        )
 
     def _begin(self, request: dict[str, object], streams: list[int]) -> Supervisor:
         """Ask for a jail; a fork server that died is started again, once."""
@@ -152,8 +171,8 @@ class Sandbox:
 
 
 def _jail(tier: str) -> Tier:
-    if tier not in JAILS:
-        names = ", ".join(repr(str(each)) for each in JAILS)
+    if tier not in CHOICES:
+        names = ", ".join(repr(str(each)) for each in CHOICES)
         raise SandboxUnavailable(f"{tier!r} is no tier of the jail; there are 'auto', {names}.")
     return Tier(tier)
 

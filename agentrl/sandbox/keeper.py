@@ -154,7 +154,7 @@ class Keeper:
             pidfd = os.pidfd_open(pid)
         except (OSError, ValueError):
             return False
-        if pid not in tree.below(self.jail.warden)[0]:
+        if pid not in tree.below(self.jail.root)[0]:
             os.close(pidfd)
             return False
         self.states[self._next] = State(channel, pid, pidfd)
@@ -201,7 +201,7 @@ class _Run:
         self._cell = before.started
         self._order = order
         self._deadline = time.monotonic() + order["wall_seconds"]
-        self._others = set(tree.below(keeper.jail.warden)[0])
+        self._others = set(tree.below(keeper.jail.root)[0])
         self._poll = select.poll()
         for item in (own, before.channel, self._host, self._jail.orders):
             self._poll.register(item, select.POLLIN)
@@ -245,7 +245,7 @@ class _Run:
         return "killed"
 
     def _measured(self) -> str:
-        pids, threads = tree.below(self._jail.warden)
+        pids, threads = tree.below(self._jail.root)
         used = tree.memory(pids, self._order["memory"])
         self.peak = max(self.peak, used)
         self.cpu = max(self.cpu, tree.cpu_seconds([pid for pid in pids if pid not in self._others]))

@@ -24,7 +24,8 @@ def open_sandbox(
     """Open a back end.
 
     Args:
-        isolation: "auto", "strict" or "landlock" for our jail; the address of a SandboxFusion server.
+        isolation: "auto", "strict", "bwrap" or "landlock" for our jail; "unconfined" for no walls at all,
+            with a banner; the address of a SandboxFusion server.
         limits: of executions that name none.
         preload: modules imported once, in our jail.
 

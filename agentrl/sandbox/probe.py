@@ -25,6 +25,14 @@ _NAMESPACES = {
     "ipc": kernel.NEW_IPC,
 }
 JAILS = (Tier.STRICT, Tier.LANDLOCK)
+"""What `auto` chooses from, the best one first."""
+_COMMON = ("seccomp", "rlimits")
+_NEEDED = {
+    Tier.STRICT: (*_COMMON, *(f"{kind} namespace" for kind in _NAMESPACES)),
+    Tier.BWRAP: _COMMON,
+    Tier.LANDLOCK: (*_COMMON, "landlock"),
+    Tier.UNCONFINED: ("rlimits",),
+}
 _BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from agentrl.sandbox import probe; probe.main()"
 _REPAIRS = {
     "namespace": (
@@ -72,10 +80,11 @@ def probe(python: str = sys.executable) -> Mapping[str, Layer]:
 
 
 def missing(found: Mapping[str, Layer], tier: Tier) -> list[str]:
-    """Return a sentence for each layer that a tier needs and the machine does not have."""
-    needed = ["seccomp", "rlimits"]
-    needed += [f"{kind} namespace" for kind in _NAMESPACES] if tier is Tier.STRICT else ["landlock"]
-    return [found[name].sentence() for name in needed if not found[name].works]
+    """Return a sentence for each layer that a tier needs and the machine does not have.
+
+    Whether bubblewrap may make namespaces is seen when it is tried, which opening the tier does.
+    """
+    return [found[name].sentence() for name in _NEEDED[tier] if not found[name].works]
 
 
 def main() -> None:

@@ -25,13 +25,15 @@ class Status(StrEnum):
 
 
 class Tier(StrEnum):
-    """How strongly a program is held; the first two are our own jail, and hold what nobody trusts.
+    """How strongly a program is held; the first three are our own jail, and hold what nobody trusts.
 
-    `REMOTE` is whatever a server elsewhere does.
+    `UNCONFINED` holds neither files nor the network. `REMOTE` is whatever a server elsewhere does.
     """
 
     STRICT = "strict"
+    BWRAP = "bwrap"
     LANDLOCK = "landlock"
+    UNCONFINED = "unconfined"
     REMOTE = "remote"
 
 

@@ -13,27 +13,32 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from agentrl.sandbox import kernel, landlock, seccomp
+from agentrl.sandbox import kernel, landlock, seccomp, warden
+from agentrl.sandbox.bubble import NOBODY, SYSTEM, bubblewrap
 from agentrl.sandbox.inmate import ETC
+from agentrl.sandbox.result import Tier
 from agentrl.sandbox.supervisor import House, supervise
 from agentrl.sandbox.verdict import INSIDE
+from agentrl.sandbox.walls import POLLED, Folder, Namespaces, landlock_layer
 
 if TYPE_CHECKING:
-    from agentrl.sandbox.inmate import Request
+    from collections.abc import Callable
 
-_SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin")
+    from agentrl.sandbox.inmate import Request
+    from agentrl.sandbox.walls import Walls
+
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
-def serve(fd: int, strict: bool, base: str, preload: tuple[str, ...]) -> NoReturn:
+def serve(fd: int, tier: Tier, base: str, preload: tuple[str, ...]) -> NoReturn:
     """Serve until the host hangs up. The first message says whether the house stands."""
     host = socket.socket(fileno=fd)
     try:
-        house = _opened(strict, base, preload)
+        house = _opened(tier, base, preload)
     except BaseException as error:
         host.sendall(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         os._exit(1)
-    host.sendall(json.dumps({"layers": house.layers()}).encode())
+    host.sendall(json.dumps({"layers": house.walls.layers()}).encode())
     while True:
         _, fds, _, _ = socket.recv_fds(host, 1, 5)
         if len(fds) not in {2, 5}:
@@ -45,14 +50,13 @@ def serve(fd: int, strict: bool, base: str, preload: tuple[str, ...]) -> NoRetur
             os.close(each)
 
 
-def _opened(strict: bool, base: str, preload: tuple[str, ...]) -> House:
+def _opened(tier: Tier, base: str, preload: tuple[str, ...]) -> House:
     for name in preload:
         importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prefixes = _prefixes()
     root = os.getuid() == 0
-    if strict:
+    if tier is Tier.STRICT:
         _move_in(prefixes, root=root)
     if root:
         os.setgroups([])
@@ -65,17 +69,43 @@ def _opened(strict: bool, base: str, preload: tuple[str, ...]) -> House:
                 f"a jailed program cannot read its interpreter at {prefix}, where only its owner may look. "
                 "Use an interpreter that everybody can read, or run as an ordinary user"
             )
-    if not strict and landlock.abi() < landlock.NEEDED_ABI:
-        raise OSError(
-            38, f"Landlock {landlock.abi()}, but {landlock.NEEDED_ABI} is needed without namespaces"
-        )
+    walls = _WALLS[tier](base, prefixes, preload)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # after the walls, which may start programs
     seccomp.prepare()
     # What is frozen is never visited by the collector, so that forks share its pages.
     gc.collect()
     gc.freeze()
-    hidden = [] if strict else _own_packages()
+    return House(walls)
+
+
+def _strict(_base: str, prefixes: tuple[str, ...], _preload: tuple[str, ...]) -> Walls:
+    return Namespaces(prefixes, own_network=landlock.abi() < landlock.NEEDED_ABI)
+
+
+def _bwrap(_base: str, prefixes: tuple[str, ...], preload: tuple[str, ...]) -> Walls:
+    return bubblewrap(prefixes, _own_packages(), preload)
+
+
+def _landlock(base: str, prefixes: tuple[str, ...], _preload: tuple[str, ...]) -> Walls:
+    if landlock.abi() < landlock.NEEDED_ABI:
+        raise OSError(
+            38, f"Landlock {landlock.abi()}, but {landlock.NEEDED_ABI} is needed without namespaces"
+        )
+    hidden = _own_packages()
     readable = tuple(part for prefix in prefixes for part in without(prefix, hidden))
-    return House(strict, readable, base, own_network=landlock.abi() < landlock.NEEDED_ABI)
+    return Folder(base, readable, warden.DOMAIN, (*landlock_layer(), "seccomp", "rlimits", POLLED))
+
+
+def _unconfined(base: str, _prefixes: tuple[str, ...], _preload: tuple[str, ...]) -> Walls:
+    return Folder(base, (), warden.OPEN, ("rlimits", POLLED))
+
+
+_WALLS: dict[Tier, Callable[[str, tuple[str, ...], tuple[str, ...]], Walls]] = {
+    Tier.STRICT: _strict,
+    Tier.BWRAP: _bwrap,
+    Tier.LANDLOCK: _landlock,
+    Tier.UNCONFINED: _unconfined,
+}
 
 
 def _own_packages() -> list[str]:
@@ -117,12 +147,12 @@ def _move_in(prefixes: tuple[str, ...], *, root: bool) -> None:
     # The old root stays reachable below the new one until everything is bound.
     kernel.pivot_root(base, _folder(base, "old"))
     os.chdir("/")
-    for path in (*_SYSTEM, *prefixes):
+    for path in (*SYSTEM, *prefixes):
         _bind(path)
     for path in ETC:
         _bind(path)
     for name in ("passwd", "group"):
-        Path(f"/etc/{name}").write_text("nobody:x:65534:65534::/work:/bin/sh\n", encoding="ascii")
+        Path(f"/etc/{name}").write_bytes(NOBODY)
     for name in ("work", "tmp", "dev/shm", "proc"):
         _folder("", name)
     for name in _DEVICES:
@@ -173,4 +203,4 @@ def _attend(fds: list[int], house: House) -> NoReturn:
 def main() -> NoReturn:
     """Serve as the command line says: a descriptor, a tier, a folder, modules to import."""
     fd, tier, base, *preload = sys.argv[1:]
-    serve(int(fd), tier == "strict", base, tuple(preload))
+    serve(int(fd), Tier(tier), base, tuple(preload))

@@ -6,21 +6,20 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import socket
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from agentrl.sandbox import kernel, landlock, tree, warden
+from agentrl.sandbox import tree
 from agentrl.sandbox.keeper import Keeper, listen
-from agentrl.sandbox.verdict import INSIDE, TICK, ended, stopped
+from agentrl.sandbox.verdict import TICK, ended, stopped
+from agentrl.sandbox.warden import close_all_but
 
 if TYPE_CHECKING:
     from agentrl.sandbox.inmate import Request
+    from agentrl.sandbox.walls import Walls
 
 PATIENCE = 20.0
 
@@ -44,86 +43,56 @@ def _tell(host: socket.socket, answer: dict[str, object]) -> None:
 
 @dataclass(frozen=True)
 class House:
-    """What all jails of one fork server share.
+    """What all jails of one fork server share."""
 
-    Attributes:
-        strict: whether namespaces hold the program.
-        readable: folders that the interpreter needs.
-        base: where work folders lie that no namespace hides.
-        own_network: whether each jail needs a network namespace of its own; one empty one serves all where
-            Landlock keeps them from each other's sockets.
-    """
-
-    strict: bool
-    readable: tuple[str, ...]
-    base: str = ""
-    own_network: bool = True
-
-    def layers(self) -> list[str]:
-        """Say what holds a program, in words."""
-        common = [f"landlock {landlock.abi()}"] if landlock.abi() else []
-        common += ["seccomp", "rlimits", "memory_total: polled"]
-        if not self.strict:
-            return common
-        kinds = ("user", "pid", "mount", "network", "ipc", "uts")
-        return [*(f"{kind} namespace" for kind in kinds), "tmpfs", *common]
+    walls: Walls
 
     def execute(self, request: Request, streams: tuple[int, ...], host: socket.socket) -> None:
         """Start a program, watch it, end it and tell the host; what is left of the jail goes afterwards."""
-        began = time.monotonic()
-        with Jail(self, request, streams) as jail:
-            why, peak = _watch(jail, request, host, began)
+        with Jail(self.walls, request, streams) as jail:
+            why, peak = _watch(jail, request, host, time.monotonic())
             said = jail.end()
-            _tell(host, {**_judged(said, why, peak), "layers": self.layers()})
+            _tell(host, {**_judged(said, why, peak), "layers": self.walls.layers()})
 
     def session(self, request: Request, host: socket.socket) -> dict[str, object]:
         """Keep a session until the host hangs up; return why it could not be kept."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listen(ours)  # before the first word: only then does the kernel name its sender
         null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
-        with Jail(self, request, (*null, theirs.detach())) as jail, ours:
-            return Keeper(jail, host, self.layers()).keep(ours)
+        with Jail(self.walls, request, (*null, theirs.detach())) as jail, ours:
+            return Keeper(jail, host, self.walls.layers()).keep(ours)
 
 
 class Jail:
     """A warden and everything under it.
 
     Attributes:
-        warden: its process; `orders` the connection to it.
+        root: the process under which everything of the jail runs; `orders` the connection to its warden.
     """
 
-    def __init__(self, house: House, request: Request, streams: tuple[int, ...]) -> None:
-        self._house = house
+    def __init__(self, walls: Walls, request: Request, streams: tuple[int, ...]) -> None:
+        self._walls = walls
         self._request = request
         self._streams = streams
-        self._work = "/work"
+        self._work = ""
 
     def __enter__(self) -> Self:
         self.orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if self._house.strict:
-            self._unshare()
-        else:
-            self._work = tempfile.mkdtemp(prefix="jail-", dir=self._house.base)
-            kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-        self.warden = os.fork()
-        if self.warden == 0:
+        self._work = self._walls.prepare()
+        self._started = os.fork()
+        if self._started == 0:
             self._enter(theirs)
         theirs.close()
         for stream in self._streams:
             os.close(stream)
+        self.root = self._walls.root(self._started, self.orders)
         return self
-
-    def _unshare(self) -> None:
-        outside = os.getuid(), os.getgid()
-        flags = kernel.NEW_USER | kernel.NEW_PID | kernel.NEW_IPC | kernel.NEW_UTS
-        kernel.unshare(flags | (kernel.NEW_NET if self._house.own_network else 0))
-        kernel.map_identity(INSIDE, *outside)
 
     def _enter(self, orders: socket.socket) -> NoReturn:
         try:
             self.orders.close()
-            _close_all_but(orders.fileno(), *self._streams)
-            warden.guard(self._request, self._streams, orders, self._work, self._house.readable)
+            close_all_but(orders.fileno(), *self._streams)
+            self._walls.enter(self._request, self._streams, orders, self._work)
         finally:
             os._exit(1)
 
@@ -154,31 +123,22 @@ class Jail:
     def __exit__(self, *_: object) -> None:
         self.end()
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.warden, signal.SIGKILL)
+            os.kill(self._started, signal.SIGKILL)
         self._bury()
         self.orders.close()
-        if not self._house.strict:
-            shutil.rmtree(self._work, ignore_errors=True)
+        self._walls.clear(self._work)
 
     def _bury(self) -> None:
         """Wait for the warden, and for whatever fell to us because it died early."""
         while True:
             for pid in tree.below(os.getpid())[0]:
-                if pid != self.warden:
+                if pid != self._started:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
             try:
                 os.waitpid(-1, 0)
             except ChildProcessError:
                 return
-
-
-def _close_all_but(*kept: int) -> None:
-    last = 2
-    for descriptor in sorted(kept):
-        os.closerange(last + 1, descriptor)
-        last = descriptor
-    os.closerange(last + 1, 65536 if sys.maxsize > 65536 else 1024)
 
 
 def _watch(jail: Jail, request: Request, host: socket.socket, began: float) -> tuple[str, int]:
@@ -192,7 +152,7 @@ def _watch(jail: Jail, request: Request, host: socket.socket, began: float) -> t
         ready = dict(poll.poll(max(0.0, min(left, TICK)) * 1000))
         if jail.orders.fileno() in ready:
             return "", peak
-        pids, threads = tree.below(jail.warden)
+        pids, threads = tree.below(jail.root)
         used = tree.memory(pids, request["memory"])
         peak = max(peak, used)
         why = tree.excess(used, threads, request)

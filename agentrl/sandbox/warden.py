@@ -2,7 +2,8 @@
 
 It stands inside the walls that hold processes (a pid namespace, or a Landlock domain around that of the
 program), so that `kill(-1)` reaches everything in the jail at once, however it forks, and nothing outside.
-The program cannot signal it, trace it or see its descriptors.
+The program cannot signal it, trace it or see its descriptors. Where there are no walls it goes through the
+processes below it instead, and the program can do all of that.
 """
 
 from __future__ import annotations
@@ -15,12 +16,30 @@ import select
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from agentrl.sandbox import inmate, kernel, landlock, tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentrl.sandbox.inmate import Request
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a warden stands on.
+
+    Attributes:
+        settle: builds what is around the warden; returns threads of others that a limit will count.
+        signal_all: sends a signal to everything in the jail but the warden, and to nothing else.
+        shut: gives up the program's rights, by work folder and readable folders.
+    """
+
+    settle: Callable[[Request], int]
+    signal_all: Callable[[int], None]
+    shut: Callable[[str, tuple[str, ...]], None]
 
 
 def guard(
@@ -29,6 +48,7 @@ def guard(
     orders: socket.socket,
     work: str,
     readable: tuple[str, ...],
+    ground: Ground,
 ) -> NoReturn:
     """Build the jail around this process, start the program, and obey.
 
@@ -39,34 +59,32 @@ def guard(
             and the end of the connection, kills everything.
         work: the work folder; "/work" where namespaces hold the program.
         readable: folders of the interpreter.
+        ground: what holds it.
     """
-    spare = 0
     try:
-        strict = work == "/work"
-        if strict:
-            _shut_in(request["disk"])
-        else:
-            spare = inmate.INSTEAD_OF_NAMESPACE + tree.threads_of(os.getuid())
-            _confine()
+        spare = ground.settle(request)
         _lay_files(request["files"], work)
         woken = _woken_by_children()
         program = os.fork()
         if program == 0:
-            _start(request, streams, orders, work, readable, spare)
+            _start(request, streams, orders, lambda: _give_up(request, work, readable, spare, ground))
     except BaseException as error:
         _tell(orders, {"infra": f"{type(error).__name__}: {error}"})
         os._exit(0)
     for stream in streams:
         os.close(stream)
     # A session lasts while its states do; its first process is one of them.
-    _obey(orders, program if len(streams) == 3 else 0, woken)
+    _obey(orders, program if len(streams) == 3 else 0, woken, ground)
 
 
-def _shut_in(disk: int) -> None:
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
+def _give_up(request: Request, work: str, readable: tuple[str, ...], spare: int, ground: Ground) -> None:
+    inmate.become(request, work, spare)
+    ground.shut(work, readable)
+
+
+def _shut_in(request: Request) -> int:
     kernel.unshare(kernel.NEW_NS)
+    disk = request["disk"]
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
     for target in ("/work", "/tmp", "/dev/shm"):
         kernel.mount("tmpfs", target, "tmpfs", flags, f"size={disk},nr_inodes=2048,mode=0700")
@@ -75,18 +93,33 @@ def _shut_in(disk: int) -> None:
     except OSError:
         # A container that masks parts of /proc may not mount a new one; an empty folder hides more.
         kernel.mount("tmpfs", "/proc", "tmpfs", flags | kernel.MS_RDONLY, "size=4096")
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    return _be_first(request)
+
+
+def _be_first(_: Request) -> int:
+    """Stand in a pid namespace that somebody made for us."""
     if os.getpid() != 1:
         raise OSError(3, "the first process of a jail must have the number 1")
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    return 0
 
 
-def _confine() -> None:
+def _gather(_: Request) -> int:
+    """Let processes whose parent ends fall to this one, outside of any namespace."""
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    return inmate.INSTEAD_OF_NAMESPACE + tree.threads_of(os.getuid())
+
+
+def _confine(request: Request) -> int:
+    spare = _gather(request)
     landlock.confine()
     try:
         os.kill(os.getppid(), 0)
     except PermissionError:
-        return
+        return spare
     raise OSError(0, "Landlock let a signal out of its domain")
 
 
@@ -113,17 +146,15 @@ def _start(
     request: Request,
     streams: tuple[int, ...],
     orders: socket.socket,
-    work: str,
-    readable: tuple[str, ...],
-    spare: int,
+    give_up: Callable[[], None],
 ) -> NoReturn:
     try:
         for target, stream in enumerate(streams[:3]):
             os.dup2(stream, target)
         kept = streams[3:]
-        _close_all_but(orders.fileno(), *kept)
+        close_all_but(orders.fileno(), *kept)
         channel = socket.socket(fileno=kept[0]) if kept else None
-        inmate.become(request, work, readable, spare)
+        give_up()
     except BaseException as error:
         _tell(orders, {"infra": f"{type(error).__name__}: {error}"})
         os._exit(0)
@@ -134,7 +165,8 @@ def _start(
         os._exit(1)
 
 
-def _close_all_but(*kept: int) -> None:
+def close_all_but(*kept: int) -> None:
+    """Close every descriptor from 3 on but some."""
     last = 2
     for descriptor in sorted(kept):
         os.closerange(last + 1, descriptor)
@@ -142,7 +174,7 @@ def _close_all_but(*kept: int) -> None:
     os.closerange(last + 1, 65536 if sys.maxsize > 65536 else 1024)
 
 
-def _obey(orders: socket.socket, program: int, woken: int) -> NoReturn:
+def _obey(orders: socket.socket, program: int, woken: int, ground: Ground) -> NoReturn:
     poll = select.poll()
     poll.register(orders, select.POLLIN)
     poll.register(woken, select.POLLIN)
@@ -153,18 +185,17 @@ def _obey(orders: socket.socket, program: int, woken: int) -> NoReturn:
                 os.read(woken, 4096)
             code = _reaped().get(program)
             if code is not None:
-                _end(orders, code)
+                _end(orders, code, ground)
         if orders.fileno() in ready:
-            _follow(orders)
+            _follow(orders, ground)
 
 
-def _follow(orders: socket.socket) -> None:
+def _follow(orders: socket.socket, ground: Ground) -> None:
     said = orders.recv(1 << 16)
     if not said.startswith(b"{"):
-        _end(orders, None)
+        _end(orders, None, ground)
     keep: list[int] = json.loads(said)["keep"]
-    with contextlib.suppress(OSError):
-        os.kill(-1, signal.SIGSTOP)
+    ground.signal_all(signal.SIGSTOP)
     for pid in _others():
         if pid not in keep:
             with contextlib.suppress(OSError):
@@ -190,11 +221,29 @@ def _reaped() -> dict[int, int]:
     return codes
 
 
-def _end(orders: socket.socket, code: int | None) -> NoReturn:
+def _everybody(number: int) -> None:
+    """Reach all that this process may signal, which its walls make everything in the jail."""
     with contextlib.suppress(OSError):
-        os.kill(-1, signal.SIGKILL)
+        os.kill(-1, number)
+
+
+def _everybody_below(number: int) -> None:
+    """Reach all processes below this one: they are stopped first, so that they start no more."""
+    stopped: set[int] = set()
+    while left := set(tree.below(os.getpid())[0]) - stopped:
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGSTOP)
+        stopped |= left
+    for pid in stopped if number != signal.SIGSTOP else ():
+        with contextlib.suppress(OSError):
+            os.kill(pid, number)
+
+
+def _end(orders: socket.socket, code: int | None, ground: Ground) -> NoReturn:
     with contextlib.suppress(ChildProcessError):
         while True:
+            ground.signal_all(signal.SIGKILL)
             os.waitpid(-1, 0)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     last: dict[str, object] = {"cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss << 10}
@@ -205,3 +254,13 @@ def _end(orders: socket.socket, code: int | None) -> NoReturn:
 def _tell(orders: socket.socket, message: dict[str, object]) -> None:
     with contextlib.suppress(OSError):
         orders.send(json.dumps(message).encode())
+
+
+def _leave_open(_work: str, _readable: tuple[str, ...]) -> None:
+    """Keep all rights."""
+
+
+NAMESPACES = Ground(_shut_in, _everybody, inmate.shut)
+MADE_NAMESPACES = Ground(_be_first, _everybody, inmate.shut)
+DOMAIN = Ground(_confine, _everybody, inmate.shut)
+OPEN = Ground(_gather, _everybody_below, _leave_open)

@@ -136,6 +136,7 @@ def samples() -> list[dict[str, object]]:
                     "success": won,
                     "stop": "terminated" if won else "max_turns",
                     "reward": 10.0 if won else 0.0,
+                    "sandbox_tier": "landlock" if group else "",
                     "turns": turns,
                 }
             )

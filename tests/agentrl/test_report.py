@@ -330,6 +330,16 @@ def test_the_writer_of_runs_is_understood() -> None:
     assert "77.0 %" in page
 
 
+def test_how_programs_were_held_stands_in_the_facts_and_beside_each_trajectory() -> None:
+    evaluated = {"": {**summary(), "sandbox_tiers": ["unconfined"]}}
+    texts = Outline(render(ReportData("run", summaries=evaluated, samples=tuple(samples())))).texts
+    assert any("programs held by the sandbox as landlock, unconfined" in text for text in texts)
+    assert sum("sandbox landlock" in text for text in texts) == 3
+
+    plain = tuple({**row, "sandbox_tier": ""} for row in samples())
+    assert "sandbox" not in " ".join(Outline(render(ReportData("run", samples=plain))).texts)
+
+
 def test_groups_of_different_steps_are_different_groups_and_endings_are_shown(tmp_path: Path) -> None:
     rows = [{**row, "step": step, "final_observation": "You won."} for step in (1, 25) for row in samples()]
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -43,7 +43,8 @@ class Door(TextEnv):
         if self.task.index == 7:
             raise RuntimeError("the hinge broke")
         opened = action == ("push" if self.task.index % 2 else "open door")
-        return "It opens." if opened else "It stays.", float(opened), True, False, {"success": opened}
+        info: dict[str, object] = {"success": opened, "sandbox_tier": "landlock"}
+        return "It opens." if opened else "It stays.", float(opened), True, False, info
 
     def admissible(self) -> list[str]:
         return ["open door", "push"]
@@ -128,6 +129,7 @@ def test_the_folder_holds_the_numbers_and_every_trajectory(tmp_path: Path) -> No
     evaluation = evaluate(suite(), out=tmp_path / "doors")
     content = json.loads((tmp_path / "doors" / "eval.json").read_text())
     assert content["rows"][0]["success"]["mean"] == evaluation.rows[0].success.mean
+    assert content["rows"][0]["sandbox_tiers"] == ["landlock"]
     assert content["versions"]["agentrl"] == agentrl.__version__
     journal = read_journal(tmp_path / "doors" / "trajectories")
     assert len(journal.trajectories) == 6

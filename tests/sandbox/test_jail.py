@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentrl.errors import SandboxError, SandboxUnavailable
+from agentrl.sandbox.bubble import bubblewrap
 from agentrl.sandbox.jail import Sandbox
 from agentrl.sandbox.probe import Layer, missing, probe
 from agentrl.sandbox.result import Limits, Program, Status, Tier
@@ -103,6 +104,28 @@ def test_an_attempt_is_held_by_landlock_but_for_the_documented_rest(
         assert result.status == attempt["outcome"], result
 
 
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=[item["name"] for item in ATTEMPTS])
+def test_an_attempt_is_held_by_bubblewrap_but_for_the_documented_rest(
+    attempt: dict[str, str], bwrap: Sandbox, world: dict[str, str]
+) -> None:
+    result = bwrap.run(_written_out(attempt["code"], world))
+
+    assert "REACHED" not in result.stdout or attempt.get("bwrap") == "open", result
+    assert result.status is not Status.INFRA_ERROR, result.message
+    if "outcome" in attempt:
+        assert result.status == attempt["outcome"], result
+
+
+@pytest.fixture(scope="module")
+def bwrap() -> Iterator[Sandbox]:
+    try:
+        sandbox = Sandbox("bwrap", limits=LIMITS, python=READABLE_PYTHON)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    with sandbox:
+        yield sandbox
+
+
 @pytest.fixture(scope="module")
 def landlock() -> Iterator[Sandbox]:
     try:
@@ -180,6 +203,23 @@ def test_auto_takes_the_best_tier_and_stamps_it() -> None:
     assert "seccomp" in result.layers
     with pytest.raises(SandboxError, match="closed"):
         sandbox.run("pass")
+
+
+def test_where_nothing_holds_auto_refuses_and_names_the_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = {name: Layer(name, works=False, errno=1, detail="no") for name in probe()}
+    monkeypatch.setattr("agentrl.sandbox.jail.probe", lambda _: lost)
+
+    with pytest.raises(
+        SandboxUnavailable, match=r"seccomp is missing .* 'bwrap' .* last resort is 'unconfined'"
+    ):
+        Sandbox()
+
+
+def test_bubblewrap_that_is_not_installed_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrl.sandbox.bubble.ENVIRONMENT", {"PATH": "/nowhere"})
+
+    with pytest.raises(OSError, match="apt-get install bubblewrap"):
+        bubblewrap((), [], ())
 
 
 def test_a_missing_layer_is_a_sentence_with_its_repair() -> None:

@@ -25,18 +25,23 @@ def doctor(*, as_json: Json = False) -> int:
         as_json: print JSON.
     """
     from agentrl.sandbox.probe import JAILS, missing, probe
+    from agentrl.sandbox.result import Tier
     from agentrl.sandbox.trial import trial
 
     found = probe()
     tiers = {tier.value: missing(found, tier) for tier in JAILS}
     trials = {tier.value: dict(trial(tier)) for tier in JAILS if not tiers[tier.value]}
+    holds = any(set(said.values()) == {"held"} for said in trials.values())
+    bwrap = dict(trial(Tier.BWRAP))
+    tiers["bwrap"] = [bwrap["start"]] if "start" in bwrap else []
+    if not tiers["bwrap"]:
+        trials["bwrap"] = bwrap
     extras = {extra: _version(package) for extra, package in EXTRAS.items()}
     versions = {
         "agentrl": _version("agentrl"),
         "python": platform.python_version(),
         "kernel": platform.release(),
     }
-    holds = any(set(said.values()) == {"held"} for said in trials.values())
     if as_json:
         layers = {name: vars(layer) for name, layer in found.items()}
         print(

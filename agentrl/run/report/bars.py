@@ -113,18 +113,20 @@ def interval(estimate: Estimate, unit: str = "tasks") -> str:
 
 
 def facts(data: ReportData) -> Markup:
-    """Return the line below the title: how long, how much, how many seeds."""
+    """Return the line below the title: how long, how much, how many seeds, how programs were held."""
     seconds, spent = number(data.summary.get("seconds")), data.summary.get("cpu_seconds")
     cpu = number(mapping(spent).get("total", spent))
     seeds = {str(row["seed"]) for row in data.metrics if "seed" in row}
     steps = [value for row in data.metrics if row.get("phase") == "rl" and (value := number(row.get("step")))]
     skipped = [value for row in data.metrics if (value := number(row.get("skipped_steps")))]
+    tiers = data.sandbox_tiers()
     found = [
         f"{max(steps):.0f} training steps" if steps else "",
         f"{duration(cpu)} of CPU" if cpu is not None else "",
         f"{duration(seconds)} by the clock" if seconds is not None else "",
         f"{len(seeds)} seeds" if len(seeds) > 1 else "",
         f"up to {max(skipped):.0f} skipped steps" if skipped else "",
+        f"programs held by the sandbox as {', '.join(tiers)}" if tiers else "",
         f"{data.unreadable} unreadable lines left out" if data.unreadable else "",
     ]
     return element("p", " · ".join(fact for fact in found if fact), class_="facts")

@@ -68,6 +68,12 @@ class ReportData:
             return over_seeds(known)
         return known[0] if known else self._last_evaluation("rl" if stage == "final" else stage)
 
+    def sandbox_tiers(self) -> Sequence[str]:
+        """Return how model-written programs were held in the evaluations and in the samples."""
+        named = [tier for row in self.summaries.values() for tier in items(row.get("sandbox_tiers"))]
+        found = {text(tier) for tier in [*named, *(row.get("sandbox_tier") for row in self.samples)]}
+        return sorted(found - {""})
+
     def _pooled(self) -> Sequence[JsonObject]:
         return [self.summaries[""]] if "" in self.summaries else list(self.summaries.values())
 

@@ -94,10 +94,12 @@ def _member(group: Group, member: JsonObject, place: int, strongest: float) -> M
             element("li", element("div", clip(final), class_="observation", dir="auto"), class_="turn")
         )
     stop, reward = text(member.get("stop")), number(member.get("reward"))
+    tier = text(member.get("sandbox_tier"))
     ending = [
         *_beginning(member),
         f"stopped: {stop.replace('_', ' ')}" if stop else "",
         "" if reward is None else f"reward {reward:g}",
+        f"sandbox {tier}" if tier else "",
     ]
     heading = element(
         "header",

@@ -128,8 +128,9 @@ class CodeEnv(TextEnv):
         observation, reward, terminated, _, info = super().step(action)
         self._steps += 1
         truncated = not terminated and self._steps >= self.max_steps
+        # At every step, for the trainer's limits may make any of them the last.
+        info["sandbox_tier"] = str(self._python.sandbox.tier)
         if terminated or truncated:
-            info["sandbox_tier"] = str(self._python.sandbox.tier)
             self._python.close()
         if truncated:
             info["success"] = False
