@@ -30,6 +30,12 @@ SMALL = PRESETS["small"]
 LIMITS = Limits(turns=16)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indices of a test go away with it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def rate(results: list[Trajectory | Invalid]) -> float:
     assert all(isinstance(item, Trajectory) for item in results), results
     return sum(bool(item.success) for item in results if isinstance(item, Trajectory)) / len(results)
