@@ -54,13 +54,18 @@ def raw(env: TextEnv, script: Sequence[str], assignments: Sequence[Assignment]) 
         observation, _ = env.reset(seed=item.seed, options={"split": item.split, "index": item.index})
         texts, over, turn = [observation], False, 0
         while not over and turn < len(script):
-            env.observation_key(), env.state_key()
+            keys(env)
             observation, _, terminated, truncated, _ = env.step(script[turn])
             texts.append(observation)
             over, turn = terminated or truncated, turn + 1
-        env.observation_key(), env.state_key()
+        keys(env)
         seen.append(texts)
     return Side(time.process_time() - begin, seen)
+
+
+def keys(env: TextEnv) -> tuple[object, object]:
+    """Ask for what credit asks for."""
+    return env.observation_key(), env.state_key()
 
 
 def rolled(env: TextEnv, script: Sequence[str], assignments: Sequence[Assignment]) -> Side:
