@@ -60,8 +60,11 @@ def answers_of(batch: Batch, renderer: Renderer, protocol: Protocol, lead: str =
             continue
         closed = int(drawn[start[row + 1] - 1]) in renderer.stop_tokens
         ending = renderer.extend(detail.final_observation, closed=closed)
+        # A blank before the answer belongs to its first word, as in what a model writes.
         before = lead + _before_answer(protocol, detail.gold)
-        found.append(Answer(renderer.encode(before), renderer.encode(detail.gold), ending))
+        shown = before.rstrip(" ")
+        answer = before[len(shown) :] + detail.gold
+        found.append(Answer(renderer.encode(shown), renderer.encode(answer), ending))
     return tuple(found)
 
 

@@ -29,6 +29,8 @@ def entry(title: str, paper: str, equations: str, departures: str, checked: str)
 
 COMMON = "no KL term, AdamW at 1e-6; over-long answers are ordinary truncations. "
 PARITY = "hand-derived example; parity with plain loops"
+LOOPS = "parity with plain loops"
+READING = "our reading of the abstract; " + LOOPS
 HAND = "hand-derived cases; parity with plain loops"
 GRADIENT = "hand-derived values; the on-policy gradient is the plain policy gradient; parity with plain loops"
 ABSTRACT = "our reading of the abstract; " + HAND

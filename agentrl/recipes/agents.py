@@ -18,7 +18,7 @@ from agentrl.learn.schedule import Staircase
 from agentrl.learn.surrogate import OpenClip
 from agentrl.learn.weight import EntropyAdvantage, Improbable
 from agentrl.plan import BalancedForks, MonteCarlo, Plan, Recover
-from agentrl.recipes.about import ABSTRACT, HAND, About, entry
+from agentrl.recipes.about import LOOPS, READING, About, entry
 from agentrl.recipes.base import GRPO
 
 OTC = replace(GRPO, reward=Productive())
@@ -60,71 +60,71 @@ ABOUT: dict[str, About] = {
     "OTC": entry(
         "fewer tool calls earn more, and a failure earns 0", "2504.14870", "the tool-productive reward",
         "The fewest calls are those of the group and, by the ledger, of the task's past; 8 is a placeholder.",
-        "a survey's notes, trigonometric form from memory; " + HAND),
+        "a survey's notes, trigonometric form from memory; " + LOOPS),
     "UFO": entry(
         "a later success earns less, repeated actions cost", "2507.14295", "decay and repetition terms",
         "The world has to say that an answer was wrong and go on. Figures 0.5 and 0.1 are placeholders.",
-        ABSTRACT),
+        READING),
     "UNLIKELINESS": entry(
         "the likeliest successes earn less", "2506.02355", "the rank penalty",
         "Likelihoods are those of all sampled tokens. More passes per batch, as there, are yours to set.",
-        "a second implementation's notes; " + HAND),
+        "a second implementation's notes; " + LOOPS),
     "GRPO_LAMBDA": entry(
         "length costs only where a group succeeds often", "no arXiv id known to us", "lambda of the groups",
-        "The length term is a logistic of the standard score, a placeholder.", ABSTRACT),
+        "The length term is a logistic of the standard score, a placeholder.", READING),
     "FAPO": entry(
         "a right answer by flawed reasoning earns nothing extra", "2510.22543", "the flaw penalty",
         "Who finds flaws is the world: it gives the reward component 'flawed', 1 where right and flawed.",
-        ABSTRACT),
+        READING),
     "STEP_GRPO": entry(
         "each turn's own reward, normalised among the same turns of the group", "2505.22095",
-        "step-wise group normalisation", "A step is a turn by its number.", ABSTRACT),
+        "step-wise group normalisation", "A step is a turn by its number.", READING),
     "FLOW_GRPO": entry(
         "one outcome for every turn, each turn its own sample", "2510.05592", "the Flow-GRPO objective",
         "Statistics count each trajectory once and are unbiased (n - 1); counting rows would favour long "
-        "trajectories. All turns learn: mark a frozen helper's turns void.", ABSTRACT),
+        "trajectories. All turns learn: mark a frozen helper's turns void.", READING),
     "RAE": entry(
         "a running baseline for each role", "2506.24119", "role-conditioned advantage estimation",
         "The ledger's mean is read before the batch and moved after it, theirs moves with each game.",
-        ABSTRACT),
+        READING),
     "SPO_STREAM": entry(
         "the task's own past as baseline, deviation of the batch", "2509.13232", "single-stream estimator",
         "The tracker is a running mean of the ledger, theirs a Beta count with forgetting by KL.",
-        "from a third party's code; " + HAND),
+        "from a third party's code; " + LOOPS),
     "GRPO_ROC": entry(
         "among too many rollouts, successes with clean tool use", "2508.20722", "resample on correct",
         "Half of each group stays; sample twice as many members. The noise is keyed, so runs repeat.",
-        ABSTRACT),
+        READING),
     "D3S": entry(
         "the half of a group whose rewards differ most", "no arXiv id known to us",
-        "sample-level down-sampling", "The token level is TopEntropy; add it in token_weight.", ABSTRACT),
+        "sample-level down-sampling", "The token level is TopEntropy; add it in token_weight.", READING),
     "DIFFICULTY": entry(
         "groups neither too hard nor too easy", "2504.03380", "balanced online filtering",
-        "Dropped groups are not replaced here.", ABSTRACT),
+        "Dropped groups are not replaced here.", READING),
     "ASPO": entry(
         "a bounded bonus for calling a tool early", "2508.19201", "advantage shaping",
-        "Positions are turns, theirs tokens. 0.5 and 0.5 are placeholders.", ABSTRACT),
+        "Positions are turns, theirs tokens. 0.5 and 0.5 are placeholders.", READING),
     "XRPO": entry(
         "a bounded bonus for unlikely successes", "2510.06672", "the novelty term",
-        "Without its allocation of rollouts and its solved examples in the prompt.", ABSTRACT),
+        "Without its allocation of rollouts and its solved examples in the prompt.", READING),
     "FISSION_GRPO": entry(
         "recovery rollouts from a failure, compared with each other", "no arXiv id known to us",
         "the recovery group",
         "The diagnosis is the world's own reply to the failure, theirs a simulator's. Turns that a branch "
-        "inherited carry no loss.", ABSTRACT),
+        "inherited carry no loss.", READING),
     "SPO_CHAIN": entry(
         "value differences between cut points, on uncertain tokens", "2505.23564",
         "AIFrameResearch/SPO, chain",
         "Cut points are spread evenly over the turns; values are means over all that pass, and the "
         "continuations are learnt from too.",
-        "read from the authors' code; " + HAND),
+        "read from the authors' code; " + LOOPS),
     "AEPO": entry(
         "credit grows with entropy, the clip keeps its gradient", "2510.14545", "the update side",
         "The trajectory that is looked at first stays in the group. The column entropy comes with branching "
         "rollouts.",
-        "a secondary source; " + HAND),
+        "a secondary source; " + LOOPS),
     "SCALING_INTER": entry(
         "short rollouts first, longer ones later", "2509.08755", "ScalingInter-RL",
         "The gradient is GRPO's; the run takes the limit as the smaller of this and its own. 5, 8 and 10 "
-        "turns are placeholders.", ABSTRACT),
+        "turns are placeholders.", READING),
 }  # fmt: skip

@@ -189,7 +189,7 @@ def report(
     batch = drawn.fresh(learnt)
     turns = max(batch.num_turns, 1)
     distinct = max(len(np.unique(copied_turn(learnt))), 1)
-    void = void_of(bench.algorithm.keep)
+    void = void_of(bench.algorithm.keep)(batch)
     row = {
         "phase": "rl",
         "step": step,
@@ -201,7 +201,9 @@ def report(
         "tokens_per_second": batch.num_tokens / figures["step_seconds"],
         "invalid_share": float((~batch.valid).sum()) / turns,
         "spoofed_share": float(batch.spoofed.sum()) / turns,
-        "void_share": float(void(batch).sum()) / turns,
+        "void_share": float(void.sum()) / turns,
+        "void_trajectory_share": len(np.unique(batch.trajectory_of_turn[void]))
+        / max(batch.num_trajectories, 1),
         "dropped_share": 1.0 - float(credit.kept.loss.sum()) / distinct,
         "truncated_share": float(batch.truncated.mean()) if batch.num_trajectories else 0.0,
         "infrastructure_share": drawn.harvest.invalid_share,

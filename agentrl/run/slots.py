@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
+from types import FunctionType
 from typing import TYPE_CHECKING, cast
 
 import agentrl.plan as parts
@@ -17,7 +18,23 @@ if TYPE_CHECKING:
 
     from agentrl.rollout.memory import Memory
 
-NAMES = frozenset({*parts.__all__, *schedule.__all__})
+_KINDS: dict[str, type[object]] = {"turns": Schedule, "refill": Refill, "replay": Replay}
+
+
+def _is_part(value: object) -> bool:
+    """Whether settings can name it: a weight or a measure, or the class of a part."""
+    if isinstance(value, FunctionType):
+        return value.__name__ not in {"groups_of", "fixed"}
+    kinds = tuple(_KINDS.values())
+    return (
+        is_dataclass(value)
+        and isinstance(value, type)
+        and ("__call__" in dir(value) or issubclass(value, kinds))
+    )
+
+
+_FOUND = {name: getattr(room, name) for room in (parts, schedule) for name in room.__all__}
+NAMES = frozenset(name for name, value in _FOUND.items() if _is_part(value))
 
 
 def with_slots(plan: Plan, given: Mapping[str, Description]) -> Plan:
@@ -67,9 +84,6 @@ def _slot(name: str, value: Description) -> object:
     return found
 
 
-_KINDS: dict[str, type[object]] = {"turns": Schedule, "refill": Refill, "replay": Replay}
-
-
 def _full(value: Description) -> Description:
     """The description with every short name written out."""
     if isinstance(value, list):
@@ -90,6 +104,5 @@ def _address(name: str) -> str:
             f"agentrl.plan has no {name!r}.{did_you_mean(name, NAMES)} It has "
             f"{', '.join(sorted(NAMES))}; a part of your own is named 'my_module:NAME'."
         )
-    room = parts if name in parts.__all__ else schedule
-    part = cast("type[object]", getattr(room, name))
+    part = cast("type[object]", _FOUND[name])
     return f"{part.__module__}:{part.__qualname__}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 from typing import TYPE_CHECKING, NoReturn, TypedDict
 
 from agentrl.sandbox import cells, landlock, script, seccomp
@@ -78,7 +79,9 @@ def become(request: Request, work: str, readable: tuple[str, ...], spare: int) -
     # In namespaces these folders are our own, with a few files in them.
     more = ("/proc", "/etc") if strict else ETC
     if landlock.abi() or not strict:
-        landlock.restrict((*READABLE, *readable, *more), writable)
+        # Where parts of the interpreter's folder are hidden, it still must see what there is to import.
+        names = (sys.prefix, sys.base_prefix)
+        landlock.restrict((*READABLE, *readable, *more), writable, listable=names)
     drop_capabilities()
     seccomp.install()
 

@@ -15,6 +15,7 @@ NEEDED_ABI = 6  # scopes for signals and abstract sockets; below it the landlock
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _READ = (1 << 0) | (1 << 2) | (1 << 3)
+_LIST = 1 << 3
 _FILE_ONLY = (1 << 0) | (1 << 1) | (1 << 2) | (1 << 14) | (1 << 15)
 _FS_BITS = {1: 13, 2: 14, 3: 15, 4: 15}
 
@@ -36,12 +37,15 @@ def abi() -> int:
         return 0
 
 
-def restrict(readable: Sequence[str], writable: Sequence[str], *, most: int = 99) -> int:
+def restrict(
+    readable: Sequence[str], writable: Sequence[str], *, listable: Sequence[str] = (), most: int = 99
+) -> int:
     """Keep this process to these paths; return the version that did it.
 
     Args:
         readable: folders and files that may be read and executed.
         writable: folders in which everything is allowed.
+        listable: folders whose names may be seen, theirs and those of all folders in them.
         most: use no newer version, to see what an older kernel would hold.
 
     Raises:
@@ -52,7 +56,7 @@ def restrict(readable: Sequence[str], writable: Sequence[str], *, most: int = 99
     ruleset = _Ruleset(every, 3 if version >= 4 else 0, 3 if version >= NEEDED_ABI else 0)
     size = 24 if version >= NEEDED_ABI else 16 if version >= 4 else 8
     made = syscall("landlock_create_ruleset", _CREATE, ctypes.byref(ruleset), ctypes.c_size_t(size), 0)
-    for paths, allowed in ((readable, _READ), (writable, every)):
+    for paths, allowed in ((readable, _READ), (writable, every), (listable, _LIST)):
         for path in paths:
             _allow(made, path, allowed & every)
     prctl(PR_SET_NO_NEW_PRIVS, 1)

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from agentrl.sandbox.jail import Sandbox
+from agentrl.sandbox.remote import RemoteSandbox
 
 if TYPE_CHECKING:
     from agentrl.sandbox.base import Backend
@@ -23,13 +24,16 @@ def open_sandbox(
     """Open a back end.
 
     Args:
-        isolation: "auto", "strict" or "landlock" for our jail.
+        isolation: "auto", "strict" or "landlock" for our jail; the address of a SandboxFusion server.
         limits: of executions that name none.
-        preload: modules imported once.
+        preload: modules imported once, in our jail.
 
     Raises:
         SandboxUnavailable: this machine cannot hold programs in this way; the message names the repair.
+        ConfigError: the address is none.
     """
+    if "://" in isolation:
+        return RemoteSandbox(isolation, limits=limits)
     return Sandbox(isolation, limits=limits, preload=preload)
 
 

@@ -27,15 +27,12 @@ class Status(StrEnum):
 class Tier(StrEnum):
     """How strongly a program is held; the first two are our own jail, and hold what nobody trusts.
 
-    `BUBBLEWRAP` has namespaces by the program of that name, but neither our system call filter nor a watch
-    over memory; `REMOTE` is whatever a server elsewhere does; `NONE` holds nothing but mistakes.
+    `REMOTE` is whatever a server elsewhere does.
     """
 
     STRICT = "strict"
     LANDLOCK = "landlock"
-    BUBBLEWRAP = "bwrap"
     REMOTE = "remote"
-    NONE = "none"
 
 
 @dataclass(frozen=True)

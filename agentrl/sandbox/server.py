@@ -73,7 +73,28 @@ def _opened(strict: bool, base: str, preload: tuple[str, ...]) -> House:
     # What is frozen is never visited by the collector, so that forks share its pages.
     gc.collect()
     gc.freeze()
-    return House(strict, prefixes, base, own_network=landlock.abi() < landlock.NEEDED_ABI)
+    hidden = [] if strict else _own_packages()
+    readable = tuple(part for prefix in prefixes for part in without(prefix, hidden))
+    return House(strict, readable, base, own_network=landlock.abi() < landlock.NEEDED_ABI)
+
+
+def _own_packages() -> list[str]:
+    """Where agentrl lies: worlds there can draw their tasks, answers included, so no program may read it."""
+    places = {Path(place).resolve() for place in sys.path if place}
+    return sorted(str(found) for place in places for found in place.glob("agentrl*") if found.is_dir())
+
+
+def without(folder: str, hidden: list[str]) -> list[str]:
+    """Return what lies in a folder but for what is hidden: the folder, or the parts of it that remain.
+
+    >>> without("/usr", ["/opt/agentrl"])
+    ['/usr']
+    """
+    if folder in hidden:
+        return []
+    if not any(place.startswith(f"{folder}/") for place in hidden):
+        return [folder]
+    return [part for child in sorted(Path(folder).iterdir()) for part in without(str(child), hidden)]
 
 
 def _prefixes() -> tuple[str, ...]:
@@ -106,6 +127,9 @@ def _move_in(prefixes: tuple[str, ...], *, root: bool) -> None:
         _folder("", name)
     for name in _DEVICES:
         _bind(f"/dev/{name}", device=True)
+    for path in _own_packages():
+        if Path(path).is_dir():
+            kernel.mount("tmpfs", path, "tmpfs", kernel.MS_NOSUID | kernel.MS_RDONLY, "size=4096")
     kernel.mount("/old/proc", "/proc", "", kernel.MS_BIND | kernel.MS_REC)
     kernel.detach("/old")
     Path("/old").rmdir()

@@ -64,7 +64,7 @@ class Comparison:
             f"rl.optimizer.learning_rate={rate}",
             f"seed={seed}",
         )
-        return Trial(self.out / f"{estimator}-{rate:g}-{seed}", (*SHARED, *own, *judged, *self.settings))
+        return Trial(self.out / f"{estimator}-{rate:g}-{seed}", (*SHARED, *own, *self.settings, *judged))
 
     def run(self, trials: list[Trial]) -> list[dict[str, object]]:
         """Run trials, some at a time, each in a process of its own."""

@@ -101,6 +101,19 @@ def test_one_pass_says_what_turn_by_turn_reading_says() -> None:
     assert np.nanstd(found) > 1e-3
 
 
+def test_a_blank_before_the_answer_belongs_to_its_first_word() -> None:
+    (answer, *_) = answers_of(pack(TRAJECTORIES[:1]), RENDERER, Tags())
+    assert answer is not None
+    gold = str(TRAJECTORIES[0].gold)
+    assert RENDERER.decode(answer.lead.tolist()) == "<answer>"
+    assert RENDERER.decode(answer.tokens.tolist()) == f" {gold}"
+    written = RENDERER.encode(Tags().write_answer(gold)).tolist()
+    assert written[: len(answer.lead) + len(answer.tokens)] == [
+        *answer.lead.tolist(),
+        *answer.tokens.tolist(),
+    ]
+
+
 def test_everything_is_measured_in_one_pass_and_in_any_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = pack(TRAJECTORIES)
     answers = answers_of(batch, RENDERER, PlainText())

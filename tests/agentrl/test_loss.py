@@ -11,7 +11,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from agentrl.credit.advantage import Relative, one
-from agentrl.credit.keep import Kept, NoVoid, mixed_groups
+from agentrl.credit.keep import Kept, NoVoid, mixed_groups, no_valid_action
 from agentrl.errors import AlgorithmError, MissingColumnError
 from agentrl.learn.algorithm import Algorithm, Credit
 from agentrl.learn.average import (
@@ -76,7 +76,11 @@ class TestSplits:
     def test_micro_batches_add_up(self, average: Average, ratio: Ratio, surrogate: Surrogate) -> None:
         batch = make_batch()
         algorithm = Algorithm(
-            keep=NoVoid(scope="turn"), ratio=ratio, surrogate=surrogate, average=average, penalties=PENALTIES
+            keep=NoVoid(no_valid_action, "turn"),
+            ratio=ratio,
+            surrogate=surrogate,
+            average=average,
+            penalties=PENALTIES,
         )
         inputs = prepared(algorithm, batch)
         logprob = near(inputs, 0.3)
@@ -187,7 +191,7 @@ class TestOnPolicy:
         assert touched.nonzero().squeeze(1).tolist() == [2, 3, 6]
 
     def test_dropped_turns_get_exactly_no_gradient_and_cannot_spoil_it(self) -> None:
-        algorithm = Algorithm(keep=NoVoid(scope="turn"), ratio=sequence_ratio)
+        algorithm = Algorithm(keep=NoVoid(no_valid_action, "turn"), ratio=sequence_ratio)
         inputs = prepared(algorithm, make_batch())
         assert not inputs.keep.all()
         logprob = near(inputs, 0.2)

@@ -7,7 +7,7 @@ import torch
 
 from agentrl.errors import AlgorithmError
 from agentrl.learn.muon import BatchedMuon
-from agentrl.learn.optimizer import AdamW, Muon, Optimizer, is_hidden_matrix
+from agentrl.learn.optimizer import AdamW, Lion, Muon, Optimizer, is_hidden_matrix
 from agentrl.learn.schedule import Constant, Cosine, Linear, Schedule, WarmupLinear
 
 torch.set_num_threads(1)
@@ -44,7 +44,7 @@ def test_muon_takes_hidden_matrices_and_leaves_the_rest_to_adamw() -> None:
     assert not is_hidden_matrix("model.embed_tokens.weight", torch.zeros(2, 2))
 
 
-@pytest.mark.parametrize("spec", [AdamW(lr=0.01), Muon(lr=0.01, adamw=AdamW(lr=0.01))])
+@pytest.mark.parametrize("spec", [AdamW(lr=0.01), Muon(lr=0.01, adamw=AdamW(lr=0.01)), Lion(lr=0.01)])
 def test_a_step_lowers_a_loss(spec: Optimizer) -> None:
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 1)
@@ -59,6 +59,19 @@ def test_a_step_lowers_a_loss(spec: Optimizer) -> None:
             optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_lion_steps_by_signs() -> None:
+    weight = torch.nn.Parameter(torch.tensor([[1.0, -2.0]]))
+    (optimizer,) = Lion(lr=Linear(0.1, 0.0), betas=(0.9, 0.5), weight_decay=0.5).build([("w", weight)])
+    for gradient in ([3.0, -1.0], [-0.1, 0.5]):
+        weight.grad = torch.tensor([gradient])
+        optimizer.step()
+    # First the signs of the gradient: 1 * .95 - .1 and -2 * .95 + .1. The momentum is then [1.5, -.5], and
+    # .9 m + .1 g = [1.34, -.4]: the same signs again.
+    torch.testing.assert_close(weight.data, torch.tensor([[0.85 * 0.95 - 0.1, -1.8 * 0.95 + 0.1]]))
+    Lion(lr=Linear(0.1, 0.0)).set_progress([optimizer], 0.5)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.05}
 
 
 def test_scheduled_rates_are_put_in() -> None:
@@ -78,7 +91,7 @@ def test_only_vectors_or_only_matrices() -> None:
 
 def test_frozen_network_is_refused() -> None:
     model = network().requires_grad_(False)
-    for spec in (AdamW(), Muon()):
+    for spec in (AdamW(), Muon(), Lion()):
         with pytest.raises(AlgorithmError, match="unfreeze"):
             spec.build(model.named_parameters())
 

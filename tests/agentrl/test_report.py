@@ -14,7 +14,7 @@ import pytest
 
 from agentrl.errors import RunDirectoryError
 from agentrl.run.report import ReportData, read_run, render, write_report
-from agentrl.run.report.curves import Scale, plain, thin_out, trace
+from agentrl.run.report.curves import Scale, _start_level, plain, thin_out, trace
 from agentrl.run.report.data import Estimate, number, read_estimate
 from agentrl.run.report.figures import Point, nice_axis
 from agentrl.run.report.markup import clip, embed_json, escape
@@ -234,6 +234,17 @@ def test_a_step_that_was_repeated_after_a_resume_counts_once() -> None:
     scale = Scale("step", "by-step", "", 1.0, plain)
     rows: list[dict[str, object]] = [{"step": 1, "success": 0.1}, {"step": 1, "success": 0.9}]
     assert trace(rows, scale, read_estimate) == (Point(1.0, 0.9),)
+
+
+def test_the_dashed_level_is_of_the_curves_own_tasks() -> None:
+    rows: list[dict[str, object]] = [
+        evaluation("warm_start", 100, 5.0, 0.2),
+        evaluation("warm_start", 200, 9.0, 0.6),
+        evaluation("warm_start", 200, 9.0, 0.9, mode="greedy"),
+    ]
+    assert _start_level(rows) == Point(0.0, 0.6)
+    assert _start_level([*rows, evaluation("rl", 0, 0.0, 0.65)]) == Point(0.0, 0.65)
+    assert _start_level([evaluation("rl", 20, 5.0, 0.7)]) is None
 
 
 def test_turns_of_one_state_share_a_tag_across_members(tmp_path: Path) -> None:

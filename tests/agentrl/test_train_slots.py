@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 
 from agentrl.credit.advantage import Relative, one, over_past_mean
 from agentrl.credit.keep import NoVoid, no_parsed_action
+from agentrl.credit.objective import Members, Regression
 from agentrl.credit.peers import same_observation
 from agentrl.errors import (
     ConfigError,
@@ -19,7 +20,7 @@ from agentrl.errors import (
 )
 from agentrl.learn.optimizer import AdamW
 from agentrl.policy.load import load_model
-from agentrl.recipes import DAPO, GIGPO_VERL_AGENT, GRPO
+from agentrl.recipes import DAPO, GIGPO_VERL_AGENT, GRPO, REG_GRPO
 from agentrl.rollout.demonstrate import demonstrate
 from agentrl.run.reinforce import minibatches
 from agentrl.run.train import train
@@ -30,6 +31,8 @@ from tests.agentrl.training import WORLD, Fails, rl, rows, tiny, weights
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 
 @pytest.fixture
@@ -63,6 +66,28 @@ def test_every_pass_takes_every_minibatch(verl: Path) -> None:
     assert [row["optimizer_steps"] for row in rows(verl)] == [4.0] * 3
 
 
+SEEN: list[float] = []
+
+
+@dataclass(frozen=True)
+class Watched(Regression):
+    """Notes how far the policy has moved whenever slopes are computed."""
+
+    def slope(self, members: Members, /) -> NDArray[np.float64]:
+        SEEN.append(float(np.abs(members.log_ratio).max()))
+        return super().slope(members)
+
+
+def test_objectives_over_groups_see_the_policy_of_each_step(tmp_path: Path) -> None:
+    SEEN.clear()
+    algorithm = replace(REG_GRPO, advantage=Watched(), keep=GRPO.keep, epochs=2)
+    train(tiny(processes=1, rl=rl(steps=1)), algorithm=algorithm, out=tmp_path / "run")
+    assert [row["optimizer_steps"] for row in rows(tmp_path / "run")] == [2.0]
+    groups = len(SEEN) // 2
+    assert max(SEEN[:groups]) == 0.0
+    assert max(SEEN[-groups:]) > 0.0
+
+
 def test_columns_measured_by_a_helper_are_the_same_bits(tmp_path: Path) -> None:
     algorithm = replace(GIGPO_VERL_AGENT, minibatches=2)
     for processes in (1, 2):
@@ -81,6 +106,7 @@ def test_health_is_measured_each_step(verl: Path) -> None:
         assert row["entropy"] > 0
         assert row["dropped_share"] == 0.0
         assert row["void_share"] == row["invalid_share"]
+        assert row["void_share"] <= row["void_trajectory_share"] <= 1.0
         # The draws were renormalised over 0.8 of the mass or more; the ratios begin at 1 all the same.
         assert 0.001 < row["logprob_gap"] < -np.log(0.8) + 1e-3
         assert row["logprob_gap_max"] < 1e-4

@@ -20,8 +20,8 @@ from agentrl.policy.scripted import ScriptedPolicy
 from agentrl.rollout import Limits, Play, Stock, assign_groups, collect
 from agentrl.testing import WordWorld
 from agentrl.trajectory import Trajectory
-from agentrl.world import PlainText
 from agentrl_envs.household import HouseholdEnv
+from agentrl_envs.search import SearchQAEnv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,6 +49,7 @@ class Side:
 def raw(env: TextEnv, script: Sequence[str], assignments: Sequence[Assignment]) -> Side:
     """Reset, step and ask for keys, in a plain loop."""
     seen: list[list[str]] = []
+    env.protocol = env.default_protocol().for_tools(env.toolbox.tools)
     begin = time.process_time()
     for item in assignments:
         observation, _ = env.reset(seed=item.seed, options={"split": item.split, "index": item.index})
@@ -60,7 +61,8 @@ def raw(env: TextEnv, script: Sequence[str], assignments: Sequence[Assignment]) 
             over, turn = terminated or truncated, turn + 1
         keys(env)
         seen.append(texts)
-    return Side(time.process_time() - begin, seen)
+    seconds = time.process_time() - begin
+    return Side(seconds, [[texts[0], *map(env.protocol.render, texts[1:])] for texts in seen])
 
 
 def keys(env: TextEnv) -> tuple[object, object]:
@@ -71,7 +73,9 @@ def keys(env: TextEnv) -> tuple[object, object]:
 def rolled(env: TextEnv, script: Sequence[str], assignments: Sequence[Assignment]) -> Side:
     """Collect trajectories of the same actions."""
     stock = Stock(lambda: env)
-    play = Play(ScriptedPolicy(script), PlainText(), Sampling(), Limits(turns=len(script)), "bench")
+    play = Play(
+        ScriptedPolicy(script), env.default_protocol(), Sampling(), Limits(turns=len(script)), "bench"
+    )
     begin = time.process_time()
     results = collect(stock, play, assignments, concurrency=1)
     seconds = time.process_time() - begin
@@ -85,6 +89,7 @@ def texts_of(item: Trajectory) -> list[str]:
 
 WORLDS: dict[str, tuple[Callable[[], TextEnv], Sequence[str]]] = {
     "WordWorld": (lambda: WordWorld(length=20), ["lamp", "mug"] * 10),
+    "SearchQA": (SearchQAEnv, ["<search> Kera Kesky </search>", "<search> Old Baport </search>"] * 10),
     "Household": (HouseholdEnv, ["look", "inventory", "fly", "go to shelf 1", "go to countertop 1"] * 4),
 }
 

@@ -80,7 +80,7 @@ def soak(sessions: int, cells: int) -> list[tuple[int, int, int]]:
     limits = Limits(wall_seconds=60, memory=256 << 20)
     with Sandbox(limits=limits) as sandbox, ThreadPoolExecutor(sessions) as threads:
         opened = [sandbox.open_session() for _ in range(sessions)]
-        tenth = max(1, cells // (10 * sessions))
+        tenth = -(-cells // (10 * sessions))
 
         def play(number: int) -> None:
             for _ in range(tenth):

@@ -13,8 +13,10 @@ def test_the_doctor_names_layers_tiers_and_extras(capsys: pytest.CaptureFixture[
     code = doctor(as_json=True)
     content = json.loads(capsys.readouterr().out)
 
-    assert set(content) == {"versions", "extras", "layers", "tiers"}
-    assert code == (0 if any(not lacking for lacking in content["tiers"].values()) else 1)
+    assert set(content) == {"versions", "extras", "layers", "tiers", "trials"}
+    works = [said for said in content["trials"].values() if set(said.values()) == {"held"}]
+    assert code == (0 if works else 1)
+    assert all(said != "NOT HELD" for trial in content["trials"].values() for said in trial.values())
 
 
 def test_the_doctor_speaks_to_people(capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,6 +157,7 @@ def _state(server: PostgresServer) -> list[str]:
 def _sessions(server: PostgresServer) -> int:
     """Count the reader's sessions; one that was just closed may take a moment to go."""
     asked = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'agentrl_reader'"
+    count = 0
     for _ in range(100):
         with engine_of(server.url()).connect() as connection:
             count = int(connection.exec_driver_sql(asked).scalar_one())

@@ -8,7 +8,14 @@ import platform
 
 from agentrl.run.commands.training import Json  # noqa: TC001  # cyclopts reads annotations
 
-EXTRAS = {"train": "torch", "sql": "sqlalchemy", "search": "bm25s", "textworld": "textworld", "ray": "ray"}
+EXTRAS = {
+    "train": "torch",
+    "sql": "sqlalchemy",
+    "search": "bm25s",
+    "math": "math-verify",
+    "textworld": "textworld",
+    "ray": "ray",
+}
 
 
 def doctor(*, as_json: Json = False) -> int:
@@ -18,19 +25,25 @@ def doctor(*, as_json: Json = False) -> int:
         as_json: print JSON.
     """
     from agentrl.sandbox.probe import JAILS, missing, probe
+    from agentrl.sandbox.trial import trial
 
     found = probe()
     tiers = {tier.value: missing(found, tier) for tier in JAILS}
+    trials = {tier.value: dict(trial(tier)) for tier in JAILS if not tiers[tier.value]}
     extras = {extra: _version(package) for extra, package in EXTRAS.items()}
     versions = {
         "agentrl": _version("agentrl"),
         "python": platform.python_version(),
         "kernel": platform.release(),
     }
-    holds = any(not lacking for lacking in tiers.values())
+    holds = any(set(said.values()) == {"held"} for said in trials.values())
     if as_json:
         layers = {name: vars(layer) for name, layer in found.items()}
-        print(json.dumps({"versions": versions, "extras": extras, "layers": layers, "tiers": tiers}))
+        print(
+            json.dumps(
+                {"versions": versions, "extras": extras, "layers": layers, "tiers": tiers, "trials": trials}
+            )
+        )
         return 0 if holds else 1
     for name, version in versions.items():
         print(f"{name:<20} {version or 'unknown'}")
@@ -40,6 +53,8 @@ def doctor(*, as_json: Json = False) -> int:
         print(f"{name:<20} {'works' if layer.works else 'missing'} {layer.detail}".rstrip())
     for tier, lacking in tiers.items():
         print(f"tier {tier:<15} {'works' if not lacking else ' '.join(lacking)}")
+        for name, said in trials.get(tier, {}).items():
+            print(f"  {name:<18} {said}")
     return 0 if holds else 1
 
 

@@ -134,13 +134,23 @@ def _learning_curve(
     series = [curve for curve in [*training, *evaluated] if curve.points]
     if not series:
         return Markup()
-    start = data.estimate("warm_start")
-    guide = None if start is None else Point(0.0, start.mean)
+    guide = _start_level(evaluations)
     named = [curve for curve in [*evaluated, *training] if curve.points]
     entries = [(curve.name, f"{curve.look}{' thin' if curve.thin else ''}") for curve in named]
     entries += [("Level after warm start", "guide")] if guide else []
     drawing = plot(series, _horizontal(series, scale), _success_axis(), "success while training", guide)
     return element("div", legend(entries), drawing, _axis_title(scale), class_=f"tall {scale.look}")
+
+
+def _start_level(evaluations: Sequence[JsonObject]) -> Point | None:
+    """What the warm start reached on the very tasks of this curve; its headline number is of other tasks."""
+    sampled = [row for row in evaluations if text(row.get("mode")) in {"", "sampled"}]
+    begun = [row for row in sampled if text(row.get("stage")) == "rl" and number(row.get("step")) == 0]
+    taught = [row for row in sampled if text(row.get("stage")) == "warm_start"]
+    last = max((number(row.get("step")) or 0.0 for row in taught), default=0.0)
+    starts = begun or [row for row in taught if number(row.get("step")) == last]
+    means = [found.mean for row in starts if (found := read_estimate(row)) is not None]
+    return Point(0.0, sum(means) / len(means)) if means else None
 
 
 def _stages_in_line(data: ReportData, scale: Scale) -> list[str]:

@@ -55,8 +55,8 @@ def nice_axis(values: Sequence[float], write: Number, count: int = 4, *, tight: 
     """Return an axis with about `count` round ticks around the values; a tight one ends at the values."""
     low, high = min(values), max(values)
     if high == low:
-        margin = abs(low) * 0.5 or 1.0
-        low, high = low - margin, high + margin
+        margin = abs(low) * 0.5
+        low, high = (low - margin, high + margin) if margin else (0.0, 1.0)
     step = _round_step((high - low) / count)
     if not tight:
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
