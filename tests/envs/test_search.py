@@ -96,7 +96,7 @@ def test_nothing_is_solved_without_searching() -> None:
 def test_the_expert_solves_every_task_without_the_gold_answer() -> None:
     class Secretive(SearchQAEnv):
         def gold(self) -> str:
-            raise AssertionError("nobody may ask")
+            return "a lie"  # the rollout asks, for probes; a player that asked would be misled
 
     assert rate(collect(lambda: Secretive("small"), "expert", split="test", tasks=300, limits=LIMITS)) == 1.0
     assert (
