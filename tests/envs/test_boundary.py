@@ -108,7 +108,7 @@ class Twins(agentrl.TextEnv):
         self.room = action
         return "A bare room.", 0.0, False, False, {}
 
-    def state_key(self) -> object:  # type: ignore[override]  # a user's mistake is among the tests
+    def state_key(self) -> object:
         return (
             {"key": [self.room]} if getattr(self, "room", "") == "unhashable" else getattr(self, "room", "")
         )
