@@ -283,7 +283,7 @@ def test_sessions_do_not_wait_for_each_other(guard: PostgresGuard) -> None:
     assert [result.status for result in results] == ["timeout", "ok", "ok", "timeout"]
 
 
-def test_a_grader_takes_its_gold_from_the_owner(guard: PostgresGuard, reader: str) -> None:
+def test_a_grader_takes_its_gold_from_another_process(guard: PostgresGuard, reader: str) -> None:
     reference = PostgresGuard(reader, seconds=2, max_rows=10_000)
     gold = "SELECT age, count(*) FROM singer GROUP BY age ORDER BY count(*) DESC"
     grade = QueryGrader()
