@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from agentrl.sandbox.inmate import DEVICES, ENVIRONMENT, ETC
-from agentrl.sandbox.keeper import heard, listen
+from agentrl.sandbox.keeper import heard
 from agentrl.sandbox.verdict import INSIDE
 from agentrl.sandbox.walls import POLLED, landlock_layer
 
@@ -76,12 +76,13 @@ class Bubblewrap:
 
     def root(self, started: int, orders: socket.socket) -> int:
         """See `Walls`."""
-        listen(orders)
         poll = select.poll()
         poll.register(orders, select.POLLIN)
-        said = heard(orders) if poll.poll(PATIENCE * 1000) else None
+        ready = poll.poll(PATIENCE * 1000)
+        said = heard(orders) if ready else None
         if said is None:
-            raise OSError(0, "bubblewrap started no jail; standard error says why")
+            why = "it ended; standard error says why" if ready else f"no answer within {PATIENCE:.0f} s"
+            raise OSError(0, f"bubblewrap started no jail: {why}")
         return said.pid
 
     def clear(self, work: str) -> None:

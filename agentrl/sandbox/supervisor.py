@@ -78,6 +78,7 @@ class Jail:
 
     def __enter__(self) -> Self:
         self.orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listen(self.orders)  # before the first word: only then does the kernel name its sender
         self._work = self._walls.prepare()
         self._started = os.fork()
         if self._started == 0:
