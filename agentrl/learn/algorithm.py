@@ -119,7 +119,7 @@ class Algorithm(Printed):
     @property
     def needs(self) -> tuple[Need, ...]:
         """What penalties and advantage read besides log-probabilities."""
-        found = {need for penalty in self.penalties for need in penalty.needs}
+        found: set[Need] = {need for penalty in self.penalties for need in penalty.needs}
         if isinstance(self.advantage, Needy):
             found |= set(self.advantage.needs)
         return tuple(sorted(found))

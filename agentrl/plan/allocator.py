@@ -43,7 +43,7 @@ class Proportional(Printed):
 
     >>> from agentrl.credit.ledger import TaskRecord
     >>> Proportional()([TaskRecord(8, 4), TaskRecord(8, 8), TaskRecord(8, 0)], 4)
-    [6, 3, 3]
+    [5, 4, 3]
     """
 
     weight: Weight = uncertain
@@ -63,7 +63,8 @@ class Proportional(Printed):
         wanted = np.array([self.weight(record) for record in records]) + 1e-9
         share = spare * wanted / wanted.sum()
         whole = np.floor(share + 1e-9).astype(int)
-        order = np.argsort(-(share - whole), kind="stable")
+        # Rounded, so that equal remainders go to the first task and not to the last bit of a weight.
+        order = np.argsort(-np.round(share - whole, 9), kind="stable")
         whole[order[: spare - int(whole.sum())]] += 1
         return [self.least + int(count) for count in whole]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self
 
 from agentrl.errors import MissingExtraError, SandboxUnavailable
@@ -192,10 +193,11 @@ def engine_of(url: str) -> Engine:
 
 def _parsed(url: str) -> URL:
     try:
-        import psycopg  # noqa: F401  # asked here, so that the sentence comes first
         from sqlalchemy import make_url
     except ImportError:
         raise MissingExtraError("PostgreSQL", "sql") from None
+    if find_spec("psycopg") is None:
+        raise MissingExtraError("PostgreSQL", "sql")
     parsed = make_url(url)
     return (
         parsed.set(drivername="postgresql+psycopg")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from agentrl.sandbox.sql import plain, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from psycopg import Connection as Driver
     from sqlalchemy import Connection, CursorResult, Engine
@@ -65,7 +65,7 @@ def _answer(
 
 
 @contextlib.contextmanager
-def _deadline(connection: Connection, seconds: float) -> Iterator[None]:
+def _deadline(connection: Connection, seconds: float) -> Generator[None]:
     """Cancel what the session does, from a second connection, when the time is up."""
     driver = cast("Driver[object]", connection.connection.driver_connection)
     timer = threading.Timer(seconds + 0.1, driver.cancel_safe, kwargs={"timeout": 5.0})

@@ -65,9 +65,13 @@ class SqliteGuard:
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """The SHA-256 of the snapshot."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 

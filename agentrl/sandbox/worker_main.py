@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import sys
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from agentrl.sandbox import landlock, seccomp
 
@@ -35,15 +35,12 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         handler: Handler = getattr(importlib.import_module(module), name)(json.loads(sys.argv[2]))
-        said: dict[str, object] = {"ready": True}
     except Exception as error:
-        said = {"failure": f"{type(error).__name__}: {error}"}
-    _say(answers.write, said)
-    answers.flush()
-    for line in sys.stdin if "ready" in said else ():
-        said = _answered(handler, json.loads(line))
-        _say(answers.write, said)
-        answers.flush()
+        _say(answers, {"failure": f"{type(error).__name__}: {error}"})
+        return
+    _say(answers, {"ready": True})
+    for line in sys.stdin:
+        _say(answers, _answered(handler, json.loads(line)))
 
 
 def harden(readable: Sequence[str] = (), *, memory: int = 2 << 30) -> None:
@@ -82,5 +79,6 @@ def _answered(handler: Handler, asked: dict[str, object]) -> dict[str, object]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _say(write: Callable[[str], object], content: dict[str, object]) -> None:
-    write(json.dumps(content) + "\n")
+def _say(answers: TextIO, content: dict[str, object]) -> None:
+    answers.write(json.dumps(content) + "\n")
+    answers.flush()

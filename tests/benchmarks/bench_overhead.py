@@ -55,14 +55,19 @@ def raw(env: TextEnv, script: Sequence[str], assignments: Sequence[Assignment]) 
         observation, _ = env.reset(seed=item.seed, options={"split": item.split, "index": item.index})
         texts, over, turn = [observation], False, 0
         while not over and turn < len(script):
-            env.observation_key(), env.state_key()
+            keys(env)
             observation, _, terminated, truncated, _ = env.step(script[turn])
             texts.append(observation)
             over, turn = terminated or truncated, turn + 1
-        env.observation_key(), env.state_key()
+        keys(env)
         seen.append(texts)
     seconds = time.process_time() - begin
     return Side(seconds, [[texts[0], *map(env.protocol.render, texts[1:])] for texts in seen])
+
+
+def keys(env: TextEnv) -> tuple[object, object]:
+    """Ask for what credit asks for."""
+    return env.observation_key(), env.state_key()
 
 
 def rolled(env: TextEnv, script: Sequence[str], assignments: Sequence[Assignment]) -> Side:

@@ -53,13 +53,17 @@ def _jailed(sandbox: Sandbox, source: str) -> Callable[[], None]:
 def costs(repeats: int) -> None:
     """Print milliseconds of each way to run a program, and the two ratios that count."""
     with Sandbox() as bare, Sandbox(preload=NUMPY) as ready, ready.open_session() as session:
+
+        def cell() -> None:
+            session.run("numpy = __import__('numpy')")
+
         best = milliseconds(
             {
                 "python -c pass": _started("pass"),
                 "python -c 'import numpy'": _started("import numpy"),
                 "jailed": _jailed(bare, "print(4)"),
                 "jailed, numpy ready": _jailed(ready, "import numpy; print(numpy.arange(5)[4])"),
-                "a cell of a session": lambda: session.run("numpy = __import__('numpy')") and None,
+                "a cell of a session": cell,
             },
             repeats,
         )

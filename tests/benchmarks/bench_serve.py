@@ -43,8 +43,10 @@ def main() -> None:
         assert isinstance(theirs, agentrl.Trajectory)
         assert [turn.observation for turn in mine.turns] == [turn.observation for turn in theirs.turns]
         turns += len(mine.turns)
-    for name, place in (("wall", 1), ("CPU", 2)):
-        inside, outside = (1e3 * min(float(run[place]) for run in runs) / turns for runs in (here, there))
+    for name, place in (("wall", 0), ("CPU", 1)):
+        inside, outside = (
+            1e3 * min((run[1], run[2])[place] for run in runs) / turns for runs in (here, there)
+        )
         print(
             f"{name}: {inside:.3f} ms a turn in process, {outside:.3f} ms behind the server, "
             f"{outside - inside:.3f} ms more ({turns} turns, {TASKS} at once)"

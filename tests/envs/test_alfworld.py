@@ -6,7 +6,7 @@ import importlib.util
 import json
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -68,7 +68,8 @@ def test_the_expert_solves_every_type_from_texts_alone(env: ALFWorldEnv, tasks: 
         for index in range(env.num_tasks(split)):
             observation, info = env.reset(options={"split": split, "index": index})
             assert info == {"domain": "alfworld", "task_type": env.task.type}
-            expert, rewards, over = env.expert(observation), [], False
+            expert, rewards = env.expert(observation), [0.0][:0]
+            over = truncated = False
             while not over:
                 command = expert.act()
                 assert command in (env.admissible() or ())
@@ -95,8 +96,9 @@ def test_our_session_is_textworlds_own_environment(logic: Logic, tasks: list[Tas
         theirs.load(
             {"pddl_domain": logic.domain, "grammar": game.logic.grammar, "pddl_problem": game.problem}
         )
-        for name, text in names_of(list(theirs._entity_infos)).items():
-            theirs._entity_infos[name].name = text
+        entities: dict[str, Any] = theirs._entity_infos
+        for name, text in names_of(list(entities)).items():
+            entities[name].name = text
         state = theirs.reset()
         sys.argv = arguments
         ours = Session()

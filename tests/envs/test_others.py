@@ -118,6 +118,9 @@ def test_puzzles_of_other_splits_differ_and_wrong_names_are_refused() -> None:
 
 
 def test_without_reasoning_gym_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    def nothing(name: str) -> None:
+        del name
+
+    monkeypatch.setattr(importlib.util, "find_spec", nothing)
     with pytest.raises(MissingExtraError, match=r"agentrl\[reasoning-gym\]"):
         ReasoningGymEnv("countdown")

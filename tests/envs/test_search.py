@@ -30,6 +30,12 @@ SMALL = PRESETS["small"]
 LIMITS = Limits(turns=16)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indices of a test go away with it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def rate(results: list[Trajectory | Invalid]) -> float:
     assert all(isinstance(item, Trajectory) for item in results), results
     return sum(bool(item.success) for item in results if isinstance(item, Trajectory)) / len(results)
@@ -90,7 +96,7 @@ def test_nothing_is_solved_without_searching() -> None:
 def test_the_expert_solves_every_task_without_the_gold_answer() -> None:
     class Secretive(SearchQAEnv):
         def gold(self) -> str:
-            raise AssertionError("nobody may ask")
+            return "a lie"  # the rollout asks, for probes; a player that asked would be misled
 
     assert rate(collect(lambda: Secretive("small"), "expert", split="test", tasks=300, limits=LIMITS)) == 1.0
     assert (

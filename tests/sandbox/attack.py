@@ -74,4 +74,5 @@ def _alone(code: str, how: str) -> dict[str, object]:
     return {"reached": "REACHED" in text}
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -29,6 +29,12 @@ DOCUMENTS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indices of a test go away with it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def corpus() -> Corpus:
     return Corpus.of(DOCUMENTS)

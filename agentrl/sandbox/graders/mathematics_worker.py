@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from agentrl.sandbox.worker_main import harden
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sympy import Basic, MatrixBase
+
+    Expressions: TypeAlias = list[Basic | MatrixBase | str]
 
 
 def prepare(settings: dict[str, object]) -> Callable[[dict[str, object]], dict[str, object]]:
@@ -24,11 +28,12 @@ def prepare(settings: dict[str, object]) -> Callable[[dict[str, object]], dict[s
 
 
 @functools.lru_cache(maxsize=4096)
-def parsed(text: str) -> tuple[object, ...]:
+def parsed(text: str) -> Expressions:
     """Read LaTeX. The reader of plain expressions is left out: it gives its input to `eval`."""
     from math_verify import LatexExtractionConfig, parse
 
-    return tuple(parse(f"${text}$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None))
+    found = parse(f"${text}$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None)
+    return cast("Expressions", found)
 
 
 def compare(asked: dict[str, object]) -> dict[str, object]:
@@ -41,21 +46,21 @@ def compare(asked: dict[str, object]) -> dict[str, object]:
     return {"verdict": "correct" if _equal(gold, answer) else "wrong"}
 
 
-def _read(expressions: tuple[object, ...]) -> bool:
+def _read(expressions: Expressions) -> bool:
     return any(not isinstance(item, str) for item in expressions)
 
 
-def _equal(gold: tuple[object, ...], answer: tuple[object, ...]) -> bool:
+def _equal(gold: Expressions, answer: Expressions) -> bool:
     from math_verify import verify
 
-    if verify(list(gold), list(answer), timeout_seconds=None):
+    if verify(gold, answer, timeout_seconds=None):
         return True
     # math-verify reads x < 3 as an interval on one side only.
     mixed = _relation(gold) != _relation(answer)
-    return mixed and bool(verify(list(answer), list(gold), timeout_seconds=None))
+    return mixed and bool(verify(answer, gold, timeout_seconds=None))
 
 
-def _relation(expressions: tuple[object, ...]) -> bool:
+def _relation(expressions: Expressions) -> bool:
     import sympy
     from sympy.core.relational import Relational
 

@@ -161,7 +161,8 @@ def _translate(game: Game) -> Translated:
 
     with _arguments_kept():
         try:
-            task, sas = fast_downward.pddl2sas(game.logic.domain, game.problem)
+            translation: Any = fast_downward.pddl2sas(game.logic.domain, game.problem)
+            task, sas = translation
         except (Exception, SystemExit) as error:
             detail = f"{type(error).__name__}: {error}"
             raise EnvironmentFault(f"the engine cannot read this problem of ALFWorld: {detail}") from error
@@ -199,7 +200,8 @@ def _arguments_kept() -> Generator[None, None, None]:
 def _entities(translated: Translated) -> dict[str, Any]:
     from textworld.generator.game import EntityInfo
 
-    entities = {item.name: EntityInfo(item.name, item.type_name) for item in translated.task.objects}
+    objects = translated.task.objects
+    entities: dict[str, Any] = {item.name: EntityInfo(item.name, item.type_name) for item in objects}
     for identifier, entity in entities.items():
         entity.name, entity.definite, entity.indefinite = translated.names[identifier], "the", "a"
     return entities

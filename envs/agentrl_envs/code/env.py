@@ -6,7 +6,7 @@ import functools
 import random
 import zlib
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from agentrl.errors import ConfigError, EnvironmentFault, EnvironmentUsageError, MissingExtraError
 from agentrl.sandbox.graders.mathematics import MathGrader
@@ -22,7 +22,7 @@ from agentrl_envs.code.work import Exercise, Problem
 from agentrl_tools.python import PythonTool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from agentrl.world.env import StepResult
     from agentrl.world.protocol import Protocol
@@ -56,7 +56,7 @@ class CodeEnv(TextEnv):
         SandboxUnavailable: from the first program, where this machine cannot hold untrusted ones.
     """
 
-    blocks: ClassVar[bool] = True
+    blocks = True
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class CodeEnv(TextEnv):
         return ToolResult("The answer was taken.", metrics={"unreadable": float(unread)})
 
 
-_FAMILIES: Final = {
+_FAMILIES: Final[Mapping[str, Sequence[Callable[[random.Random], Work]]]] = {
     "problems": problems.FAMILIES,
     "functions": exercises.FAMILIES,
     "mixed": (*problems.FAMILIES, *exercises.FAMILIES),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 
 from agentrl.errors import ConfigError, did_you_mean
 from agentrl.world.env import Task, TextEnv
@@ -189,7 +190,7 @@ def _made(name: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
 def _modes(name: str) -> Sequence[str]:
     """Return the render modes of an environment's class, which is imported for that."""
     point = gymnasium.spec(name).entry_point
-    found = gymnasium.envs.registration.load_env_creator(point) if isinstance(point, str) else point
+    found = load_env_creator(point) if isinstance(point, str) else point
     return tuple(getattr(found, "metadata", {}).get("render_modes", ()))
 
 

@@ -128,8 +128,8 @@ class Postgres:
                 table = recipe.style.table(entity.noun)
                 connection.exec_driver_sql(table_of(recipe, entity))
                 driver = cast("Connection[object]", connection.connection.driver_connection)
-                width = len(columns_of(recipe, entity))
-                with driver.cursor() as plain, plain.copy(f"COPY {table} FROM STDIN") as copy:
+                width, copying = len(columns_of(recipe, entity)), f"COPY {table} FROM STDIN".encode()
+                with driver.cursor() as plain, plain.copy(copying) as copy:
                     for row in rows.execute(f"SELECT * FROM {table}"):  # our own names
                         copy.write_row(row[:width])
                 if index := index_of(recipe, entity):
