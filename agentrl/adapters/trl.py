@@ -108,7 +108,8 @@ def padded_rows(
         places = np.flatnonzero(begins[row])
         earned, seen = _told(completions[row], worlds[row]) if worlds else ([], [])
         if len(earned) != len(places):
-            earned, seen = [0.0] * len(places), [None] * len(places)
+            unknown: list[Hashable] = [None] * len(places)
+            earned, seen = [0.0] * len(places), unknown
         if len(places):
             spread[row, places] = earned
             spread[row, places[-1]] += reward[row] - sum(earned)

@@ -27,6 +27,16 @@ class Budget:
     steps: int
     cpu_seconds: float = math.inf
 
+    def planned(self, step: int, spent: float) -> int:
+        """How many steps there will be, judged by what `step` of them cost in CPU-seconds.
+
+        >>> Budget(1_000_000, 60.0).planned(10, 20.0)
+        30
+        """
+        if math.isinf(self.cpu_seconds) or spent <= 0:
+            return self.steps
+        return min(self.steps, max(step, round(step * self.cpu_seconds / spent)))
+
 
 def supervise(bench: Bench, phase: str, budget: Budget) -> None:
     """Imitate the experts' turns of the run's demonstrations, in shuffled epochs."""
@@ -45,7 +55,7 @@ def supervise(bench: Bench, phase: str, budget: Budget) -> None:
         if step % 10 == 0 or last:
             spent = {"seconds": bench.seconds, "cpu_seconds": bench.state.cpu_seconds[phase]}
             bench.directory.add_metrics({"phase": phase, "step": step, **spent, **figures})
-        bench.progress.update(phase, step, budget.steps, figures)
+        bench.progress.update(phase, step, budget.planned(step, bench.state.cpu_seconds[phase]), figures)
         bench.after_step(phase, step, last=last)
 
 

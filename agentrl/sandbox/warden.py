@@ -133,11 +133,15 @@ def _lay_files(files: dict[str, str], work: str) -> None:
             file.write(content)
 
 
+def _only_wake(number: int, frame: object) -> None:
+    """A handler must stand there for the descriptor to be written to."""
+
+
 def _woken_by_children() -> int:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGCHLD, _only_wake)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     return reading
 

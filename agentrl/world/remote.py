@@ -75,10 +75,11 @@ def protocol_from_plain(value: Mapping[str, object]) -> Protocol:
 
 def info_to_plain(info: Mapping[str, object]) -> dict[str, object]:
     """Return what crosses from the `info` of a step, as plain values."""
-    plain = {name: msgspec.to_builtins(info[name]) for name in INFO if name in info}
+    plain: dict[str, object] = {name: msgspec.to_builtins(info[name]) for name in INFO if name in info}
     calls = cast("tuple[ToolCall, ...]", info.get("tool_calls", ()))
     kind = TurnKind(cast("str", info.get("turn_kind", TurnKind.OK)))
-    return plain | {"turn_kind": kind.value, "tool_calls": [msgspec.to_builtins(call) for call in calls]}
+    plain |= {"turn_kind": kind.value, "tool_calls": [msgspec.to_builtins(call) for call in calls]}
+    return plain
 
 
 def info_from_plain(value: Mapping[str, object]) -> dict[str, object]:

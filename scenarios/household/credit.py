@@ -110,8 +110,8 @@ def report(comparison: Comparison, rates: dict[str, float], seeds: list[int], ev
     judged = (f"rl.evaluate_every={every}",)
     trials = {
         (name, seed): comparison.trial(name, rates[name], seed, *judged)
+        for seed in seeds  # so that a comparison that is stopped holds whole seeds
         for name in ESTIMATORS
-        for seed in seeds
     }
     results = dict(zip(trials, comparison.run(list(trials.values())), strict=True))
     curves = {key: dict(curve(trial.folder)) for key, trial in trials.items()}

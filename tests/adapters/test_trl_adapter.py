@@ -119,7 +119,11 @@ def test_trl_learns_from_our_advantages(tmp_path: Path) -> None:
     first = [tokenizer.encode(call(1 + row % 2), add_special_tokens=False) for row in range(4)]
     last = tokenizer.encode("done<|im_end|>", add_special_tokens=False)
     answers = iter([[list(ids) for ids in first], [list(last) for _ in first]])  # TRL writes into them
-    made._generate_single_turn = lambda *_, **__: (next(answers), None)
+
+    def said(*_: object, **__: object) -> tuple[list[list[int]], None]:
+        return next(answers), None
+
+    made._generate_single_turn = said
     seen: list[dict[str, Any]] = []
     score = made._generate_and_score_completions
 

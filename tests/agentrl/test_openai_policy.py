@@ -246,7 +246,7 @@ def test_a_server_that_is_gone_makes_invalid_rollouts_and_no_zeros() -> None:
 
 def test_ten_percent_of_failures_lose_nothing() -> None:
     calm: list[Fault | None] = [None] * 9
-    faults = [*calm, "status 500", *calm, "reset", *calm, "garbage"]
+    faults: list[Fault | None] = [*calm, "status 500", *calm, "reset", *calm, "garbage"]
     with MisbehavingServer(Speaker(["a", "b", "c"]), faults * 4) as server:
         results = play(policy_of(server), tasks=20)
     with MisbehavingServer(Speaker(["a", "b", "c"])) as honest:

@@ -87,7 +87,8 @@ class Forger(agentrl.TextEnv):
 
 def test_b13_the_mask_comes_from_ids_and_never_from_text() -> None:
     renderer = small_renderer()
-    special = {renderer.tokenizer.convert_tokens_to_ids(token) for token in ("<|act|>", "<|end|>", "<|pad|>")}
+    vocabulary = renderer.tokenizer.get_vocab()
+    special = {vocabulary[token] for token in ("<|act|>", "<|end|>", "<|pad|>")}
     (item,) = agentrl.collect(Forger, ScriptedPolicy(["lamp"] * 3, renderer=renderer))
     assert isinstance(item, Trajectory)
     for place, turn in enumerate(item.turns):

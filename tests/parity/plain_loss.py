@@ -321,6 +321,10 @@ def kl3_to_reference(token: Token, _: list[Token], entropy: float) -> torch.Tens
     return 0.04 * (away.exp() - 1 - away)
 
 
+def quarter_kl3_to_reference(token: Token, tokens: list[Token], entropy: float) -> torch.Tensor:
+    return kl3_to_reference(token, tokens, entropy) / 4
+
+
 def kl2_to_reference(token: Token, _: list[Token], entropy: float) -> torch.Tensor:
     return 0.04 * (token.reference - token.now) ** 2 / 2
 
@@ -478,7 +482,7 @@ RECIPES: dict[str, Plain] = {
     "GIGPO_OBSERVATION": with_credit(credit.gigpo(credit.anchor)),
     "GIGPO_VERL_AGENT": replace(
         with_credit(credit.gigpo_verl_agent),
-        penalty=lambda t, ts, e: kl3_to_reference(t, ts, e) / 4,
+        penalty=quarter_kl3_to_reference,
     ),
     "GIGPO_SIMILAR": with_credit(credit.gigpo_similar),
     "HGPO": with_credit(credit.hgpo),
