@@ -103,7 +103,7 @@ def test_what_the_jail_holds_works_without_one(outside: dict[str, str], tmp_path
     assert len(shown) >= 20
 
 
-@pytest.mark.parametrize("tier", ["strict", "bwrap", "landlock"])
+@pytest.mark.parametrize("tier", ["strict", pytest.param("bwrap", marks=pytest.mark.slow), "landlock"])
 def test_every_attempt_of_an_ordinary_user_is_held(
     tier: str, outside: dict[str, str], tmp_path: Path
 ) -> None:
