@@ -145,7 +145,8 @@ class RunDirectory:
             return tomllib.loads((self.path / "run.toml").read_text())
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise RunDirectoryError(
-                f"{self.path} holds no readable run.toml, so nothing can be resumed: {error}."
+                f"{self.path} holds no readable run.toml, so no run can be read or resumed there: {error}. "
+                "Give the folder of a run, such as runs/household."
             ) from error
 
     def changes(self, settings: Settings, algorithm: Mapping[str, Description] | None = None) -> list[str]:

@@ -69,7 +69,7 @@ def player_of(policy: str | Policy, server: ServerSettings | None = None) -> Pla
     if policy == "expert":
         return Player(policy, "expert")
     if policy.startswith("hf:"):
-        return Player(policy, folder=_model_folder(policy.removeprefix("hf:")))
+        return Player(policy, folder=check_model_folder(policy.removeprefix("hf:")))
     if policy.startswith("openai:"):
         return Player(policy, policy=served_policy(policy, server))
     path, _, checkpoint = (policy, "", "") if Path(policy).is_dir() else policy.rpartition(":")
@@ -117,7 +117,8 @@ def served_policy(name: str, settings: ServerSettings | None = None) -> OpenAIPo
     )
 
 
-def _model_folder(given: str) -> Path:
+def check_model_folder(given: str) -> Path:
+    """Return a model's folder or hub name as a path. Raises `PolicyError` for a folder that is missing."""
     folder = Path(given).expanduser()
     if looks_local(given) and not folder.is_dir():
         raise PolicyError(f"there is no model folder {given}. Give one in the hub's format, or a hub name.")

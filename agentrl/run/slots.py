@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from dataclasses import fields, is_dataclass, replace
 from types import FunctionType
 from typing import TYPE_CHECKING, cast
@@ -78,10 +80,22 @@ def _slot(name: str, value: Description) -> object:
     try:
         found = rebuild(_full(value))
     except (TypeError, KeyError, AgentrlError) as error:
-        raise ConfigError(f"rl.plan.{name} cannot be built: {error}") from error
+        raise ConfigError(f"rl.plan.{name} cannot be built: {error}.{_fields_of(value)}") from error
     if not isinstance(found, _KINDS[name]) if name in _KINDS else not callable(found):
         raise ConfigError(f"rl.plan.{name} cannot be {found!r}, which is no part for that slot.")
     return found
+
+
+def _fields_of(value: Mapping[str, Description]) -> str:
+    """A sentence with the fields of the part that a table names, where there is such a part."""
+    part = value.get("part")
+    if not isinstance(part, str):
+        return ""
+    with contextlib.suppress(AgentrlError, ImportError, AttributeError, ValueError):
+        module, _, name = (part if ":" in part else _address(part)).partition(":")
+        known = fields(getattr(importlib.import_module(module), name))
+        return f" Its fields are {', '.join(field.name for field in known) or 'none'}."
+    return ""
 
 
 def _full(value: Description) -> Description:

@@ -11,6 +11,7 @@ from agentrl.learn.checkpoint import is_whole, writing_errors
 from agentrl.policy.load import load_model, save_model
 from agentrl.rollout.demonstrate import demonstrate
 from agentrl.run.directory import RunDirectory
+from agentrl.run.players import check_model_folder
 from agentrl.run.shard import protocol_of
 from agentrl.world.env import TextEnv
 from agentrl.world.registry import make
@@ -72,6 +73,7 @@ def _fill(settings: TrainSettings, demonstrations: list[Demonstration], folder: 
     shape = settings.model
     path = str(warm_start_folder(settings.warm_start.path)) if settings.warm_start.path else shape.path
     if path:
+        check_model_folder(path)
         model, renderer = load_model(path, shape.renderer)
         save_model(model, renderer, folder)
         return

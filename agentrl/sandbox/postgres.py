@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from agentrl.errors import MissingExtraError, SandboxUnavailable
 from agentrl.sandbox.result import Status
-from agentrl.sandbox.sql import QueryResult, asked
+from agentrl.sandbox.sql import QueryResult, asked, is_text
 from agentrl.sandbox.worker import WorkerDied, WorkerFailure, WorkerTimeout, shared
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class PostgresGuard:
 
     def query(self, sql: str) -> QueryResult:
         """Run one SELECT, VALUES or WITH, exactly as it is written; anything else is a syntax error."""
-        if "\0" in sql:
+        if is_text(sql) and "\0" in sql:
             return QueryResult(Status.ERROR, message="a statement cannot hold the character 0")
         return asked(self._pool(), {"sql": sql, "url": self._address}, self._seconds)
 

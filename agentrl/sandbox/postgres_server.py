@@ -26,8 +26,8 @@ _SETTINGS = {
     "unix_socket_permissions": "0700",
     "log_min_messages": "panic",
 }
-# Starts the server and ends it when the pipe from the host closes, however the host ended.
-_KEEPER = '"$@" & server=$!; cat >/dev/null; kill -QUIT $server; wait $server'
+# Starts the server; ends it and removes its folder when the pipe from the host closes, however that ended.
+_KEEPER = '"$@" & server=$!; cat >/dev/null; kill -QUIT $server; wait $server; rm -rf "$0"'
 
 
 def find_binaries() -> Path | None:
@@ -121,7 +121,7 @@ class PostgresServer:
             *settings,
         ]
         self._keeper = subprocess.Popen(
-            ["/bin/sh", "-c", _KEEPER, "keeper", *server],
+            ["/bin/sh", "-c", _KEEPER, str(self.folder), *server],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -22,6 +22,10 @@ _CANCELLED = "57014"
 # Classes of errors that are the server's and not the statement's: connection, resources, operator, system,
 # internal.
 _OURS = ("08", "53", "57", "58", "XX")
+# Not among them: what the server says to a query with $1, for which nobody gives a value.
+_NO_VALUE = "08P01"
+# Python's types hold fewer of these than PostgreSQL does, so they come as the server writes them.
+_AS_TEXT = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
 
 
 def prepare(settings: dict[str, object]) -> Callable[[dict[str, object]], dict[str, object]]:
@@ -77,8 +81,13 @@ def _deadline(connection: Connection, seconds: float) -> Generator[None]:
 
 
 def _queried(connection: Connection, sql: str, seconds: float, sizes: tuple[int, int]) -> dict[str, object]:
+    from psycopg.types.string import TextLoader
     from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
+    for name in _AS_TEXT:
+        cast("Driver[object]", connection.connection.driver_connection).adapters.register_loader(
+            name, TextLoader
+        )
     # stream_results declares a cursor for the text: it takes one query and nothing else, and rows come as
     # they are fetched. no_parameters keeps % and : what they are.
     streaming = connection.execution_options(stream_results=True, max_row_buffer=50, no_parameters=True)
@@ -116,4 +125,12 @@ def _failed(error: Exception, seconds: float) -> dict[str, object]:
         return {"status": "timeout", "message": f"the query did not end within {seconds:g} s"}
     if state in _LACK_OF_MEMORY or "out of memory" in message:
         return {"status": "memory", "message": said}
-    return {"status": "infra_error" if not state or state.startswith(_OURS) else "error", "message": said}
+    return {"status": "infra_error" if _is_ours(cause, state) else "error", "message": said}
+
+
+def _is_ours(cause: object, state: str) -> bool:
+    from psycopg import DataError, NotSupportedError, ProgrammingError
+
+    if not state:  # said by the driver: a value that it cannot hold, or a connection that broke
+        return not isinstance(cause, DataError | NotSupportedError | ProgrammingError)
+    return state.startswith(_OURS) and state != _NO_VALUE

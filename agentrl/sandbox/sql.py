@@ -70,6 +70,9 @@ def asked(workers: Workers, request: Mapping[str, object], seconds: float) -> Qu
         seconds: for the query; the worker gets a little longer before it is killed.
     """
     began = time.monotonic()
+    if not is_text(request["sql"]):
+        kind = type(request["sql"]).__name__
+        return QueryResult(Status.ERROR, message=f"a statement is a text; this is of type {kind}")
     if len(str(request["sql"])) > MAX_SQL:
         return QueryResult(Status.ERROR, message=f"the statement is longer than {MAX_SQL:,} characters")
     try:
@@ -92,6 +95,11 @@ def asked(workers: Workers, request: Mapping[str, object], seconds: float) -> Qu
         message=str(said.get("message", "")),
         wall_seconds=time.monotonic() - began,
     )
+
+
+def is_text(value: object) -> bool:
+    """Say whether a statement can be sent: a model's may be anything."""
+    return isinstance(value, str)
 
 
 def plain(value: object) -> object:

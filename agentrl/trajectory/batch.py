@@ -227,8 +227,8 @@ class Batch:
         if column not in self.columns:
             raise MissingColumnError(
                 f"the batch has no column {column.name!r} (axis {column.axis}); it is provided by "
-                f"{column.probe}. Add that probe to the run, or pass the column to "
-                "Batch.from_arrays(columns=...).",
+                f"{column.probe}. Take a world, a policy or a probe that gives it, choose another algorithm, "
+                "or pass the column to Batch.from_arrays(columns=...).",
                 column,
             )
         return np.asarray(self.columns[column], dtype=np.float32)

@@ -49,7 +49,7 @@ LOGPROB_BEFORE_UPDATE = Column("logprob_before_update", "N", "agentrl.learn.prob
 CURRENT_LOGPROB = Column("current_logprob", "N", "the run, before each optimizer step after the first")
 ENTROPY = Column("entropy", "N", "agentrl.learn.probes.entropy")
 VALUE = Column("value", "N", "a critic: give the algorithm one, Algorithm(critic=Critic())")
-SPAN = Column("span", "N", "agentrl.trajectory.pack")
+SPAN = Column("span", "N", "turns whose text has marked spans, such as reasoning between <think> tags")
 SENTENCE = Column("sentence", "N", "the policy, as Turn.token_measures['sentence']")
 GOLD_LOGPROB = Column("gold_logprob", "S", "agentrl.learn.belief.gold_belief")
 GOLD_LOGPROB_FINAL = Column("gold_logprob_final", "E", "agentrl.learn.belief.gold_belief")

@@ -258,7 +258,9 @@ def load_tool(name: str, **kwargs: object) -> tuple[Tool, ...]:
     """
     offered = one_named(TOOLS, name)
     if offered is None and not _PATH.match(name):
-        raise RegistryError(f"there is no tool {name!r}.{did_you_mean(name, list_tools())}")
+        raise RegistryError(
+            f"there is no tool {name!r}.{did_you_mean(name, list_tools())} `agentrl tools list` names them."
+        )
     found = load_attribute(name if offered is None else offered.value, f"the tool {name!r}")
     if callable(found) and not tools_of(found):
         check_arguments(found, kwargs, f"the tool {name!r}")

@@ -235,7 +235,7 @@ def test_a_resume_with_other_settings_shows_them_and_refuses(said: Said, trained
 
 
 def test_a_resume_of_nothing_is_a_sentence(said: Said, tmp_path: Path) -> None:
-    assert "nothing can be resumed" in said(["train", "--resume", str(tmp_path)], BAD_INPUT)
+    assert "no run can be read or resumed" in said(["train", "--resume", str(tmp_path)], BAD_INPUT)
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

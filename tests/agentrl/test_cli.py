@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ SMALL = (
     "rl.steps=1", "rl.tasks=1", "rl.members=2", "limits.turns=2", "processes=1", "shards=1",
     "evaluation.curve_tasks=0", "evaluation.final_tasks=2",
 )  # fmt: skip
-COMMANDS = {"train", "sft", "eval", "compare", "report", "envs", "check-template", "doctor"}
+COMMANDS = {"train", "sft", "eval", "compare", "report", "envs", "tools", "serve", "check-template", "doctor"}
 Out = pytest.CaptureFixture[str]
 
 # Pinned: a name is added with a decision and never removed without one.
@@ -167,6 +168,48 @@ def test_an_env_is_played(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Your task is to" in text
     assert "\ninventory\n" in text, "the admissible commands"
     assert "Left after 1 turns" in text
+
+
+def test_a_line_that_ends_in_a_backslash_goes_on(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("go to\\\n fridge 1\n:q\n"))
+    assert run(["envs", "play", "agentrl/Household-v0", "--split", "valid_seen", "--index", "3"]) == 0
+    assert "Nothing happens." in capsys.readouterr().out
+
+
+class Boom(agentrl.TextEnv):
+    """A world with a defect."""
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, object]]:
+        raise RuntimeError("kaboom")
+
+
+def test_what_a_world_raises_at_the_keyboard_is_its_own_defect(
+    capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agentrl.register("tests/Boom-v0", Boom)
+    monkeypatch.setattr("sys.stdin", io.StringIO("look\n"))
+    assert run(["envs", "play", "tests/Boom-v0"]) == FOUND_BAD
+    said = capsys.readouterr().err
+    assert "Boom raised RuntimeError: kaboom. Mend the environment" in said
+    assert "defect of agentrl" not in said
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_promised(capsys: Out) -> None:
+    pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(["serve", "agentrl/Household-v0", "--port", str(port)]) == BAD_INPUT
+    said = capsys.readouterr()
+    assert f"port {port}" in said.err
+    assert "--port" in said.err
+    assert "is offered" not in said.out
+
+
+def test_a_wrong_field_of_a_part_names_the_fields(capsys: Out) -> None:
+    pytest.importorskip("torch", reason="the extra 'train' is not installed")
+    wrong = ("rl.plan.memory.part=Window", "rl.plan.memory.turnz=4")
+    assert run(["train", "household/train", *SMALL, *wrong]) == BAD_INPUT
+    assert "Its fields are turns" in capsys.readouterr().err
 
 
 def test_a_game_is_played_to_its_end(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,28 @@ from agentrl.sandbox.graders.answers import AnswerGrader, contains, exact_match,
 from agentrl.sandbox.result import Grade, Verdict
 
 EXACT, CONTAINED = AnswerGrader(), AnswerGrader(contained=True)
+SHOTGUNS = [
+    "Paris & Rome & Bonn",
+    "Paris - Rome - Bonn",
+    "1. Paris 2. Rome 3. Bonn",
+    "Paris? Rome? Bonn?",
+    "Paris vs. Rome vs. Bonn",
+    "Paris. Rome. Bonn. Oslo.",
+    "[Paris] [Rome]",
+    "Paris (Rome) (Bonn)",
+    "Paris and Rome",
+    "Paris plus Rome",
+    "paris rome bonn oslo",
+    "Paris\tRome\tBonn",
+    "Paris → Rome",
+    "Paris • Rome",
+    "Paris is Rome is Bonn",
+    "It is Paris. It is Rome.",
+    "It is Rome Paris Bonn",
+    "It is not Paris",
+    "not Paris",
+    "I don't think it's Paris",
+]
 LONG = " ".join(f"word{number}" for number in range(200))
 
 
@@ -65,6 +87,19 @@ def test_exact_match(answer: str, gold: str, right: bool) -> None:
         # S4
         ("Who was born first, Ann Lee or Bob Ray?", "Ann Lee", False),
         (f"{LONG} Paris", "Paris", False),
+        # One place of a sentence is its answer, and nothing else may stand there.
+        *((text, "Paris", False) for text in SHOTGUNS),
+        ("It is 42 or so", "42", True),
+        ("The capital of France is Paris.", "Paris", True),
+        ("the capital of France is paris", "Paris", True),
+        ("I think it was the Eiffel Tower", "Eiffel Tower", True),
+        ("Ann Lee was born first.", "Ann Lee", True),
+        ("She was born in Paris", "Paris", True),
+        ("It is Life Is Beautiful", "Life Is Beautiful", True),
+        ("The final answer: **Paris**", "Paris", True),
+        ("paris is rome", "paris", False),
+        ("Paris is rome", "rome", False),
+        ("I don't believe it is Not Without My Daughter", "Not Without My Daughter", False),
         # S6
         ("no, the second one was", "no", False),
         ("no", "no", True),

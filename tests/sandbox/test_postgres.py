@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -254,6 +257,33 @@ def test_values_keep_their_types(guard: PostgresGuard) -> None:
         *("1", "1.50", "0.5", "True", "None", "b'\\x00\\xff'", "2020-01-31", '{"a": [1]}', "nan")
     ]
     assert guard.query("SELECT count(*) FROM singer WHERE name LIKE '%n1:%' OR '%s' = ':x'").rows == ((0,),)
+
+
+def test_what_python_cannot_hold_comes_as_the_server_writes_it(guard: PostgresGuard) -> None:
+    result = guard.query(
+        "SELECT 'infinity'::timestamp, '99999-01-01'::date, '{-infinity}'::timestamptz[], '3 years'::interval"
+    )
+
+    assert result.rows == (("infinity", "99999-01-01", '["-infinity"]', "3 years"),), result.message
+
+
+def test_a_value_that_nobody_gives_is_the_fault_of_the_query(guard: PostgresGuard) -> None:
+    assert guard.query("SELECT $1").status is Status.ERROR
+    assert guard.query("SELECT '\\x00'::bytea::text::json").status is Status.ERROR
+    assert guard.query(cast("str", None)).status is Status.ERROR
+
+
+def test_a_host_that_is_killed_leaves_no_server(server: PostgresServer) -> None:
+    code = "import os; from agentrl.sandbox.postgres_server import PostgresServer as S; s = S()"
+    ended = f"{code}; print(s.folder, flush=True); os.kill(os.getpid(), 9)"
+    said = subprocess.run([sys.executable, "-c", ended], capture_output=True, check=False, text=True)
+    folder = Path(said.stdout.strip())
+
+    deadline = time.monotonic() + 20
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert folder.parent == server.folder.parent
+    assert not folder.exists()
 
 
 def test_many_rows_are_cut_without_being_sent(guard: PostgresGuard) -> None:

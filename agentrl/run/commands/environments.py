@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, cast
 
 from cyclopts import App
 
-from agentrl.errors import ConfigError
+from agentrl.errors import AgentrlError, CheckError, ConfigError
 from agentrl.run.commands.training import Json  # noqa: TC001  # cyclopts reads annotations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from agentrl.world.env import AsyncTextEnv, TextEnv
     from agentrl.world.registry import AnyEnv, EnvSpec
@@ -110,7 +111,7 @@ def check(env: str, /, *arguments: str, as_json: Json = False) -> int:
 
 @app.command
 def play(env: str, /, *arguments: str, split: str = "", index: int = 0, seed: int = 0) -> None:
-    """Play an environment at the keyboard: ? lists the admissible commands, :q quits.
+    r"""Play an environment at the keyboard: ? lists the admissible commands, :q quits, a final \ continues.
 
     Args:
         env: an id, or "module:Class".
@@ -123,7 +124,8 @@ def play(env: str, /, *arguments: str, split: str = "", index: int = 0, seed: in
 
     made = make(env, **arguments_of(arguments))
     options: dict[str, object] = {"split": split or made.list_splits()[0], "index": index}
-    observation, _ = made.reset(seed=seed, options=options)
+    with _blamed(made):
+        observation, _ = made.reset(seed=seed, options=options)
     if made.system_text():
         print(made.system_text(), end="\n\n")
     print(observation)
@@ -146,12 +148,34 @@ def new(name: str, /) -> None:
     print(f"Written to {folder}. Next: python -m pip install -e {name}, then see {name}/README.md.")
 
 
+def _written(read: Callable[[str], str]) -> str:
+    r"""What was typed; a line that ends in a backslash goes on in the next one, for blocks of code."""
+    lines = [read("> ")]
+    while lines[-1].endswith("\\"):
+        lines.append(read(". "))
+    return "\n".join(line.removesuffix("\\") for line in lines).strip()
+
+
+@contextlib.contextmanager
+def _blamed(env: TextEnv) -> Generator[None]:
+    """What a world raises is the world's defect, not ours."""
+    try:
+        yield
+    except AgentrlError:
+        raise
+    except Exception as error:
+        raise CheckError(
+            f"{type(env).__name__} raised {type(error).__name__}: {error}. Mend the environment; "
+            "`agentrl envs check` plays it and says more."
+        ) from error
+
+
 def _episode(env: TextEnv, read: Callable[[str], str]) -> str:
     """Play to the end, and say how it ended."""
     total, turns = 0.0, 0
     while True:
         try:
-            line = read("> ").strip()
+            line = _written(read)
         except EOFError:
             line = ":q"
         if line == ":q":
@@ -160,7 +184,8 @@ def _episode(env: TextEnv, read: Callable[[str], str]) -> str:
             commands = env.admissible()
             print("\n".join(commands) if commands else "This environment lists no commands.")
             continue
-        observation, reward, terminated, truncated, info = env.step(line)
+        with _blamed(env):
+            observation, reward, terminated, truncated, info = env.step(line)
         turns, total = turns + 1, total + reward
         print(observation)
         if terminated or truncated:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING
 
-from agentrl.errors import MissingExtraError
+from agentrl.errors import ConfigError, MissingExtraError
 from agentrl.run.commands.environments import arguments_of
 from agentrl.run.commands.training import Flag  # noqa: TC001  # cyclopts reads annotations
 
@@ -48,9 +49,22 @@ def serve(  # one door with a default for everything but the world
     token = os.environ.get(token_variable, "")
     check_exposure(host, token)
     app = _application(env, arguments, token, privileged, (sessions, idle_seconds, step_seconds))
-    url = f"http://{host}:{port}"
-    print(f"{env} is offered on {url}; {url}/docs lists the calls. Ctrl-C ends it.")
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    with _listening(host, port) as door:
+        url = f"http://{host}:{door.getsockname()[1]}"
+        print(f"{env} is offered on {url}; {url}/docs lists the calls. Ctrl-C ends it.", flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[door])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that is bound before anything is promised. Raises `ConfigError` where the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"nothing can be offered on {host} port {port}: {error.strerror or error}. Choose another with "
+            "--port, or end what uses it."
+        ) from error
 
 
 def _application(

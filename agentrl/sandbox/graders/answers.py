@@ -32,6 +32,23 @@ _TOKEN = re.compile(
 _ARTICLES = {"a", "an", "the"}
 _CLOSED = {"yes", "no", "noanswer"}
 _ALTERNATIVE = re.compile(r"\s+(?:or|and/or)\s+|[,;/|\n]")
+_OR_SO = re.compile(r"\s+or\s+so\b\W*$", re.IGNORECASE)
+_COPULAS = {"is", "was", "are", "were", "be", "been"}
+_DENIALS = """
+not no never neither nor cannot isnt wasnt arent werent dont doesnt didnt cant couldnt wont wouldnt hardly
+unlikely except unless if
+"""
+_NEGATIONS = frozenset(_DENIALS.split())
+# What may stand beside an answer without being one.
+_PLAIN = """
+it this that thats they he she there i we you my our its his her their who which what where when
+of in on at by to from for as with during has had have did does do would should must
+answer answers final correct right result response think believe guess say said know suppose
+so therefore thus hence then about around approximately roughly probably likely perhaps maybe
+actually indeed just called named titled known born died lives lived located found founded
+written directed made created released published played held built based set won began
+"""
+_FRAME = frozenset(_PLAIN.split()) | _ARTICLES | _COPULAS
 
 
 def tokens(text: str) -> tuple[str, ...]:
@@ -42,10 +59,13 @@ def tokens(text: str) -> tuple[str, ...]:
     >>> tokens("-5"), tokens("U.S."), tokens("C++"), tokens("The The")
     (('-5',), ('us',), ('c++',), ('the', 'the'))
     """
-    plain = unicodedata.normalize("NFKC", text[:MAX_CHARACTERS]).translate(_DASHES | _INVISIBLE).casefold()
-    found = tuple(_canonical(item) for item in _TOKEN.findall(plain))
+    found = tuple(_canonical(item) for item in _TOKEN.findall(_unified(text).casefold()))
     words = tuple(item for item in found if item not in _ARTICLES)
     return words or found
+
+
+def _unified(text: str) -> str:
+    return unicodedata.normalize("NFKC", text[:MAX_CHARACTERS]).translate(_DASHES | _INVISIBLE)
 
 
 def _canonical(token: str) -> str:
@@ -96,19 +116,53 @@ def contains(answer: str, gold: str, *, extra: int = 8) -> bool:
     """Say whether an answer says the gold one, in whole tokens and without offering others.
 
     Golds of one character, yes and no need an exact match. So does an answer with more than `extra` tokens
-    besides, and one that lists alternatives.
+    besides, one that denies or lists alternatives, and one where the gold stands beside anything but a plain
+    frame: "WHAT is GOLD", "NAME was so", or words such as "I think". One place of a sentence is its answer.
 
     >>> contains("It is Paris", "Paris"), contains("Paris or Rome or Bonn", "Paris"), contains("2010", "1")
     (True, False, False)
+    >>> contains("Paris & Rome", "Paris"), contains("It is not Paris", "Paris"), contains("42 or so", "42")
+    (False, False, True)
     """
     ours, theirs = tokens(answer), tokens(gold)
     if exact_match(answer, gold):
         return True
     if sum(map(len, theirs)) < 2 or _closed(theirs) or len(ours) > len(theirs) + extra:
         return False
+    if _NEGATIONS & set(ours) - set(theirs):
+        return False
+    answer = _OR_SO.sub("", answer)
     if _ALTERNATIVE.search(answer) and not _ALTERNATIVE.search(gold):
         return False
-    return any(ours[start : start + len(theirs)] == theirs for start in range(len(ours)))
+    return any(_framed(place, theirs) for place in _places(answer))
+
+
+def _framed(place: Sequence[str], gold: tuple[str, ...]) -> bool:
+    return any(
+        tuple(place[start : start + len(gold)]) == gold
+        and _FRAME.issuperset([*place[:start], *place[start + len(gold) :]])
+        for start in range(len(place))
+    )
+
+
+def _places(answer: str) -> list[list[str]]:
+    """Return where a sentence may say its answer: as a whole, behind a copula, or in a name before one."""
+    written = _TOKEN.findall(_unified(answer))
+    said = [(word, _canonical(word.casefold())) for word in written]
+    said = [(word, token) for word, token in said if token not in _ARTICLES]
+    places = [[token for _, token in said]]
+    copulas = [number for number, (_, token) in enumerate(said) if token in _COPULAS]
+    if not copulas:
+        return places
+    before, behind = said[: copulas[0]], said[copulas[0] + 1 :]
+    names = [_is_name(word) for word, token in before if token not in _FRAME]
+    if names and all(names) and not any(_is_name(word) for word, _ in behind):
+        return [*places, [token for _, token in before]]
+    return places + [[token for _, token in said[number + 1 :]] for number in copulas]
+
+
+def _is_name(word: str) -> bool:
+    return word[:1].isupper() or any(map(str.isdigit, word))
 
 
 def weak_golds(golds: Iterable[str]) -> list[str]:

@@ -43,7 +43,8 @@ class Search:
     def __post_init__(self) -> None:
         if bool(self.corpus) == (self.retriever is not None):
             raise ConfigError(
-                "the search tool needs a corpus (a file or the address of a server) or a retriever, not both."
+                "the search tool searches a corpus, which is a file or the address of a server, or a "
+                f"retriever: give exactly one of them; {'both were' if self.corpus else 'none was'} given."
             )
         if self.k < 1:
             raise ConfigError(f"k is {self.k}; a search gives at least 1 document.")
