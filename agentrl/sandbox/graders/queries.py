@@ -131,6 +131,12 @@ class QueryGrader:
             guard: runs the answer.
             reference: runs the gold query, in other processes and with limits that fit it.
         """
+        if not is_text(gold_sql):
+            return Grade(
+                Verdict.GRADER_ERROR, message=f"a gold query is a text; got {type(gold_sql).__name__}"
+            )
+        if not is_text(answer):
+            return Grade(Verdict.UNPARSABLE, message=f"a query is a text; got {type(answer).__name__}")
         gold = self.gold(gold_sql, reference)
         if gold.problem:
             return Grade(Verdict.GRADER_ERROR, message=gold.problem)
