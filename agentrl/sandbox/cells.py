@@ -17,12 +17,15 @@ import select
 import shutil
 import signal
 import socket
+import time
 from typing import TYPE_CHECKING, NoReturn, TypedDict
 
 from agentrl.sandbox import script
 
 if TYPE_CHECKING:
     import types
+
+FORK_ATTEMPTS = 100
 
 
 class Cell(TypedDict):
@@ -77,7 +80,7 @@ class _State:
                 self._tell({"saved": True})
             elif word == b"cell" and len(fds) == 5:
                 self._fork(fds)
-            elif self.cell and word == b"kill":
+            elif self.cell > 0 and word == b"kill":
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.cell, signal.SIGKILL)
 
@@ -85,14 +88,17 @@ class _State:
         script.flush()
         self.started += 1
         randomness = random.getstate()
-        self.cell = os.fork()
+        self.cell = _forked()
+        if self.cell < 0:
+            self._tell({"wait": signal.SIGKILL, "cell": self.started})
         if self.cell == 0:
             random.setstate(randomness)  # which Python seeds anew in every fork
             self._become_next(fds)
             return
         for each in fds:
             os.close(each)
-        self._attend()
+        if self.cell > 0:
+            self._attend()
 
     def _attend(self) -> None:
         """Report the end of the cell's process, unless an order comes first."""
@@ -119,8 +125,11 @@ class _State:
             _laid_out(self.files)
         if cell["seed"] is not None:
             script.reseed(cell["seed"])
+        own = os.getpid()
         code = script.run_source(cell["code"], f"cell {cell['number']}", self.main, echo=True)
         script.flush()
+        if os.getpid() != own:  # a child of the cell that fell out of it: only the cell itself goes on
+            os._exit(code)
         self.files = None
         null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
         _redirect(null)
@@ -129,6 +138,18 @@ class _State:
     def _tell(self, message: dict[str, object]) -> None:
         with contextlib.suppress(OSError):
             self.channel.send(json.dumps(message).encode())
+
+
+def _forked() -> int:
+    """Fork; return -1 where what earlier cells left takes all the processes and does not go away."""
+    for _ in range(FORK_ATTEMPTS):
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:  # children of the cell, ended since: they count as processes
+                pass
+        with contextlib.suppress(BlockingIOError):
+            return os.fork()
+        time.sleep(0.01)
+    return -1
 
 
 def _redirect(streams: list[int]) -> None:

@@ -245,7 +245,7 @@ class _Run:
         return "killed"
 
     def _measured(self) -> str:
-        pids, threads = tree.below(self._jail.root)
+        pids, threads = tree.below(self._jail.root, self._order["processes"] + len(self._others))
         used = tree.memory(pids, self._order["memory"])
         self.peak = max(self.peak, used)
         self.cpu = max(self.cpu, tree.cpu_seconds([pid for pid in pids if pid not in self._others]))

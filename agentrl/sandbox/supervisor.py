@@ -153,7 +153,7 @@ def _watch(jail: Jail, request: Request, host: socket.socket, began: float) -> t
         ready = dict(poll.poll(max(0.0, min(left, TICK)) * 1000))
         if jail.orders.fileno() in ready:
             return "", peak
-        pids, threads = tree.below(jail.root)
+        pids, threads = tree.below(jail.root, request["processes"])
         used = tree.memory(pids, request["memory"])
         peak = max(peak, used)
         why = tree.excess(used, threads, request)

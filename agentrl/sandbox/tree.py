@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 from typing import TypedDict
@@ -11,11 +12,14 @@ _PAGE = resource.getpagesize()
 _CLOCK = os.sysconf("SC_CLK_TCK")
 
 
-def below(root: int) -> tuple[list[int], int]:
-    """Return every process under a root, and the number of their threads."""
+def below(root: int, most: float = math.inf) -> tuple[list[int], int]:
+    """Return every process under a root, and the number of their threads.
+
+    Beyond `most` threads it looks no further: while processes multiply, nobody could count them all.
+    """
     found: list[int] = []
     waiting, threads = [root], 0
-    while waiting:
+    while waiting and threads <= most:
         pid = waiting.pop()
         with contextlib.suppress(OSError):
             tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  # no pathlib where every millisecond counts

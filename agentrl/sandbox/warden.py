@@ -249,6 +249,7 @@ def _end(orders: socket.socket, code: int | None, ground: Ground) -> NoReturn:
         while True:
             ground.signal_all(signal.SIGKILL)
             os.waitpid(-1, 0)
+            _reaped()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     last: dict[str, object] = {"cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss << 10}
     _tell(orders, last if code is None else {**last, "wait": code})

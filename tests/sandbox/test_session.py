@@ -96,6 +96,26 @@ def test_memory_of_many_processes_is_counted_together(session: JailSession) -> N
     assert session.run("kept").stdout == "1\n"
 
 
+@pytest.mark.parametrize(
+    "cell",
+    ["p = os.fork()", "for _ in range(40):\n    try: p = os.fork()\n    except OSError: p = -1"],
+    ids=["one child", "more children than there may be"],
+)
+def test_children_that_fall_out_of_a_cell_are_no_second_state(cell: str, session: JailSession) -> None:
+    session.run("import os\nmine = 0")
+    for _ in range(3):
+        result = session.run(f"mine = os.getpid()\n{cell}")
+        assert result.status in {Status.OK, Status.KILLED}, result
+        # A child that fell out carries its parent's number.
+        assert session.run("mine in {0, os.getppid()}").stdout == "True\n"
+
+
+def test_a_bomb_of_processes_that_never_sleep_is_the_programs_own_end(sandbox: Sandbox) -> None:
+    result = sandbox.run("import os\nwhile 1:\n    try: os.fork()\n    except OSError: pass")
+
+    assert result.status in {Status.TIMEOUT, Status.KILLED}, result
+
+
 def test_nothing_of_a_cell_runs_on_between_cells(session: JailSession) -> None:
     session.run(
         "import os, subprocess, threading, time\nticks = [0]\n"

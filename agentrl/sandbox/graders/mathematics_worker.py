@@ -54,7 +54,7 @@ def _read(expressions: Expressions) -> bool:
 
 
 def _contradicts(expressions: Expressions) -> bool:
-    """Say whether numbers are equated that differ by more than rounding, as in 12 = 14: two answers in one."""
+    """Say whether numbers are equated that differ by more than rounding: 12 = 14 is two answers."""
     import sympy
 
     equations = [found for item in expressions if not isinstance(item, str) for found in item.atoms(sympy.Eq)]
