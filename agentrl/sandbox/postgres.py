@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self
 
 from agentrl.errors import MissingExtraError, SandboxUnavailable
-from agentrl.sandbox.result import Status
-from agentrl.sandbox.sql import QueryResult, asked, is_text
+from agentrl.sandbox.result import Status, is_text
+from agentrl.sandbox.sql import QueryResult, asked
 from agentrl.sandbox.worker import WorkerDied, WorkerFailure, WorkerTimeout, shared
 
 if TYPE_CHECKING:

@@ -156,3 +156,17 @@ class Grade:
     def reward(self) -> float | None:
         """The score, or None where the grader cannot tell: mask or count it, never take it for 0."""
         return self.score if self.verdict in {Verdict.CORRECT, Verdict.WRONG} else None
+
+
+def is_text(value: object) -> bool:
+    """Say whether a value is a text: what a model gives may be anything."""
+    return isinstance(value, str)
+
+
+def no_texts(answer: object, gold: object) -> Grade | None:
+    """Grade an answer or a gold one that is no text; None where both are texts."""
+    if not is_text(gold):
+        return Grade(Verdict.GRADER_ERROR, message=f"a gold answer is a text; got {type(gold).__name__}")
+    if not is_text(answer):
+        return Grade(Verdict.UNPARSABLE, message=f"an answer is a text; got {type(answer).__name__}")
+    return None

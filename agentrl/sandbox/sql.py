@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from agentrl.errors import SandboxError
-from agentrl.sandbox.result import Status
+from agentrl.sandbox.result import Status, is_text
 from agentrl.sandbox.worker import WorkerDied, WorkerFailure, Workers, WorkerTimeout
 
 if TYPE_CHECKING:
@@ -95,11 +95,6 @@ def asked(workers: Workers, request: Mapping[str, object], seconds: float) -> Qu
         message=str(said.get("message", "")),
         wall_seconds=time.monotonic() - began,
     )
-
-
-def is_text(value: object) -> bool:
-    """Say whether a statement can be sent: a model's may be anything."""
-    return isinstance(value, str)
 
 
 def plain(value: object) -> object:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -137,6 +138,14 @@ def test_s8_a_huge_answer_is_wrong_at_once() -> None:
     for huge in ("a.b" * 3333, "-" * 9_999, "1," * 5_000, "'" * 9_999, "a'" * 4_999):
         tokens(huge)
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("odd", [None, 5, b"x", ["x"]])
+def test_what_is_no_text_is_no_answer_and_no_gold(odd: object) -> None:
+    assert EXACT(cast("str", odd), ["x"]).verdict is Verdict.UNPARSABLE
+    assert EXACT("x", [cast("str", odd)]).verdict is Verdict.GRADER_ERROR
+    assert EXACT("x", cast("str", None)).verdict is Verdict.GRADER_ERROR
+    assert EXACT("x", ("x",)).reward == EXACT("x", "x").reward == 1.0
 
 
 def test_weak_golds_are_named() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -55,6 +55,23 @@ JUDGED = [
     ("10000001", "10000000", "wrong"),
     ("-5", "5", "wrong"),
     ("yes", r"\text{no}", "wrong"),
+    *((answer, gold, "wrong") for answer in (r"\boxed{12=14}", "12 = 12.0 = 14") for gold in ("12", "14")),
+    (r"\boxed{x=12=14}", "14", "wrong"),
+    (r"\boxed{1=2}", "2", "wrong"),
+    (r"\boxed{5=5}", "5", "correct"),
+    (r"\boxed{2+3=5}", "5", "correct"),
+    (r"\boxed{x=\frac{2}{3}=0.67}", r"\frac{2}{3}", "wrong"),  # its last side is taken
+    (r"\boxed{x=0.67=\frac{2}{3}}", r"\frac{2}{3}", "correct"),
+    (r"\boxed{12}, \fbox{14}", "12", "wrong"),
+    (r"\fbox{14}", "14", "correct"),
+    ("inf", r"\infty", "correct"),
+    (r"\infty", "inf", "correct"),
+    (r"-\infty", "inf", "wrong"),
+    ("1 1/2", "1.5", "correct"),
+    ("-1 1/2", "-1.5", "correct"),
+    ("1 1/2", "1/2", "wrong"),
+    ("10^{400}", "1e400", "correct"),
+    ("10^{401}", "1e400", "wrong"),
     ("", "5", "unparsable"),
     ("x" * 1_000_000, "5", "unparsable"),  # S8
     ("5", "", "grader_error"),
@@ -82,6 +99,12 @@ def test_s13_an_answer_is_never_evaluated(tmp_path: Path) -> None:
 
 def test_s16_the_same_answer_gets_the_same_verdict() -> None:
     assert {GRADER(r"\frac{x}{2}", "x/2").verdict for _ in range(100)} == {Verdict.CORRECT}
+
+
+@pytest.mark.parametrize("odd", [None, 1, b"1", ["1"]])
+def test_what_is_no_text_is_no_answer_and_no_gold(odd: object) -> None:
+    assert GRADER(cast("str", odd), "1").verdict is Verdict.UNPARSABLE
+    assert GRADER("1", cast("str", odd)).verdict is Verdict.GRADER_ERROR
 
 
 def test_a_box_may_be_demanded() -> None:

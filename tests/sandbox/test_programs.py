@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from agentrl.errors import SandboxUnavailable
+from agentrl.errors import ConfigError, SandboxUnavailable
 from agentrl.sandbox.graders import CallTest, ProgramGrader, StdinTest, Verdict
+from agentrl.sandbox.graders.programs import same_value
 from agentrl.sandbox.jail import Sandbox
 from agentrl.sandbox.result import ExecutionResult, Limits, Program, Status
 
@@ -173,6 +175,22 @@ def test_a_program_out_of_time_gets_a_second_try() -> None:
 @pytest.mark.parametrize("code", ["", "  \n", "x" * 300_000])
 def test_no_program_is_unparsable(code: str) -> None:
     assert GRADER(code, SUM, Ends()).verdict is Verdict.UNPARSABLE
+
+
+def test_what_is_no_text_is_no_program() -> None:
+    assert GRADER(cast("str", None), SUM, Ends()).verdict is Verdict.UNPARSABLE
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [(({1},), 1), ((1,), object()), (5, 1)])
+def test_a_test_that_is_not_json_is_named(arguments: tuple[object, ...], expected: object) -> None:
+    with pytest.raises(ConfigError, match="'square' needs a tuple of arguments"):
+        CallTest("square", arguments, expected)
+
+
+def test_nan_equals_nan_and_nothing_else(sandbox: Sandbox) -> None:
+    assert GRADER("def f(): return [float('nan')]", [CallTest("f", (), [math.nan])], sandbox).reward == 1.0
+    assert not same_value(math.nan, 1.0, 1e-9)
+    assert not same_value(10**400, 1.0, 1e-9)
 
 
 def test_no_tests_are_an_error_of_the_data() -> None:

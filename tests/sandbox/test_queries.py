@@ -6,12 +6,20 @@ import hashlib
 import random
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from agentrl.sandbox.graders import rows as rules
-from agentrl.sandbox.graders.queries import Bird, QueryGrader, Spider, Strict, suspicious, with_sort_keys
+from agentrl.sandbox.graders.queries import (
+    RULES,
+    Bird,
+    QueryGrader,
+    Spider,
+    Strict,
+    suspicious,
+    with_sort_keys,
+)
 from agentrl.sandbox.result import Status, Verdict
 from agentrl.sandbox.sql import QueryResult
 from agentrl.sandbox.sqlite import SqliteGuard
@@ -240,6 +248,14 @@ def test_the_gold_runs_first_once_and_elsewhere() -> None:
     assert reference.asked == ["SELECT 1 -- once"]
     assert guard.asked == ["SELECT 2"] * 3
     assert verdicts == ["correct", "wrong", "wrong"]
+
+
+@pytest.mark.parametrize("rule", ["strict", "spider"])
+def test_what_is_no_text_is_no_query(rule: str, guards: tuple[SqliteGuard, SqliteGuard]) -> None:
+    grader = QueryGrader(RULES[rule])
+    assert grader(cast("str", None), "SELECT 1", *guards).verdict is Verdict.UNPARSABLE
+    assert grader("SELECT 1", cast("str", None), *guards).verdict is Verdict.GRADER_ERROR
+    assert guards[0].query(cast("str", None)).status is Status.ERROR
 
 
 def test_an_infrastructure_error_is_no_reward() -> None:

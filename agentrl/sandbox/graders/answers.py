@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentrl.sandbox.result import Grade, Verdict
+from agentrl.sandbox.result import Grade, Verdict, is_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -179,6 +179,12 @@ def weak_golds(golds: Iterable[str]) -> list[str]:
     ]
 
 
+def _texts(golds: object) -> list[str] | None:
+    items = golds if isinstance(golds, list | tuple | set | frozenset) else [golds]
+    texts = [item for item in items if isinstance(item, str)]
+    return texts if len(texts) == len(items) else None
+
+
 @dataclass(frozen=True)
 class AnswerGrader:
     """Grades an answer by the best of its golds.
@@ -198,7 +204,11 @@ class AnswerGrader:
 
     def __call__(self, answer: str, golds: str | Sequence[str]) -> Grade:
         """Grade; an answer of over 10,000 characters is wrong, a task without gold is the data's error."""
-        known = [golds] if isinstance(golds, str) else list(golds)
+        known = _texts(golds)
+        if known is None:
+            return Grade(Verdict.GRADER_ERROR, message=f"golds are texts; got {golds!r:.100}")
+        if not is_text(answer):
+            return Grade(Verdict.UNPARSABLE, message=f"an answer is a text; got {type(answer).__name__}")
         if not any(gold.strip() for gold in known):
             return Grade(Verdict.GRADER_ERROR, message="the task has no gold answer")
         if len(answer) > MAX_CHARACTERS:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from importlib.util import find_spec
 
 from agentrl.errors import MissingExtraError, SandboxError
-from agentrl.sandbox.result import Grade, Verdict
+from agentrl.sandbox.result import Grade, Verdict, no_texts
 from agentrl.sandbox.worker import WorkerDied, WorkerFailure, WorkerTimeout, shared
 
 MAX_CHARACTERS = 1000
@@ -20,6 +20,10 @@ _COLUMN = re.compile(r"\\begin\{([bp]matrix)\}([^&]*?)(?:\\\\\s*)?\\end\{\1\}")
 _NUMBER = re.compile(r"([-+]?)(\d{1,60}(?:\.\d{0,60})?|\.\d{1,60})(?:[eE]([-+]?\d{1,3}))?")
 _FRACTION = re.compile(r"([-+]?)\s*\\[dt]?frac\s*\{\s*(-?\d{1,60})\s*\}\s*\{\s*(-?\d{1,60})\s*\}")
 _RATIO = re.compile(r"([-+]?)\s*(\d{1,60})\s*[/:]\s*(\d{1,60})")
+_MIXED = re.compile(r"([-+]?)\s*(\d{1,60}) (\d{1,60})\s*/\s*(\d{1,60})")
+_POWER = re.compile(r"([-+]?)10\s*\^\s*(?:\{\s*(-?\d{1,3})\s*\}|(\d))")
+_INFINITY = re.compile(r"\+?(-?)\s*(?:inf|infinity|\\infty|∞)", re.IGNORECASE)
+_BOX = re.compile(r"\\(?:boxed|fbox)\{")
 _UNIT = re.compile(
     r"(?<=[\d})])\s*(?:\^\{?\\circ\}?|°|(?:square |cubic )?[a-zA-Zµ]{1,20}(?:\s*\^\s*\{?[23]\}?)?)$"
 )
@@ -34,8 +38,8 @@ class MathGrader:
     Numbers, fractions and equal texts are decided here, exactly; the rest goes to math-verify, gold first,
     in a process that is killed when the time is up. Where we depart from math-verify: 10% is 0.1 and not 10
     (a gold 10% accepts a bare 10, for the question may name the unit); two different units are wrong; a list
-    of alternatives and two different boxes are wrong; a ratio 3:4 is 3/4; a column is a tuple; an interval
-    equals its inequality both ways.
+    of alternatives, two different boxes and a chain such as 12 = 14 are wrong; a ratio 3:4 is 3/4; a column
+    is a tuple; an interval equals its inequality both ways.
 
     Attributes:
         seconds: of CPU, for one comparison.
@@ -58,6 +62,8 @@ class MathGrader:
         Raises:
             MissingExtraError: math-verify is needed and not installed.
         """
+        if (odd := no_texts(answer, gold)) is not None:
+            return odd
         found = boxes(answer)
         if found is None:
             return Grade(Verdict.UNPARSABLE, message="a \\boxed{ is not closed")
@@ -102,21 +108,21 @@ class MathGrader:
 
 
 def boxes(text: str) -> list[str] | None:
-    r"""Return what stands in each `\boxed{}`, in order; None where one is not closed.
+    r"""Return what stands in each `\boxed{}` or `\fbox{}`, in order; None where one is not closed.
 
     >>> boxes(r"\boxed{1} and \boxed{\frac{1}{2}}"), boxes(r"\boxed{1")
     (['1', '\\frac{1}{2}'], None)
     """
     found: list[str] = []
     start = 0
-    while (begin := text.find("\\boxed{", start)) >= 0:
-        depth, end = 1, begin + 7
+    while match := _BOX.search(text, start):
+        depth, end = 1, match.end()
         while end < len(text) and depth:
             depth += {"{": 1, "}": -1}.get(text[end], 0)
             end += 1
         if depth:
             return None
-        found.append(text[begin + 7 : end - 1])
+        found.append(text[match.end() : end - 1])
         start = end
     return found
 
@@ -135,7 +141,9 @@ def simplified(text: str) -> str:
     cut = text if len(text) <= 4 * MAX_CHARACTERS else text[: 4 * MAX_CHARACTERS]
     plain = _WORDS.sub(r" \1", _NOISE.sub(" ", cut.replace("−", "-"))).strip().rstrip(".").strip()
     plain = _COLUMN.sub(_tuple, _THOUSANDS.sub(lambda match: re.sub(r"[,{}]", "", match.group()), plain))
-    return " ".join(plain.split())
+    plain = " ".join(plain.split())
+    infinite = _INFINITY.fullmatch(plain)
+    return f"{infinite.group(1)}\\infty" if infinite else plain
 
 
 def _tuple(match: re.Match[str]) -> str:
@@ -181,7 +189,18 @@ def _number(text: str) -> Fraction | None:
         if (match := form.fullmatch(text)) and int(match.group(3)):
             value = Fraction(int(match.group(2)), int(match.group(3)))
             return -value if match.group(1) == "-" else value
-    return None
+    return _written_out(text)
+
+
+def _written_out(text: str) -> Fraction | None:
+    """Read 1 1/2 and 10^{400}."""
+    if (match := _MIXED.fullmatch(text)) and int(match.group(4)):
+        value = int(match.group(2)) + Fraction(int(match.group(3)), int(match.group(4)))
+    elif match := _POWER.fullmatch(text):
+        value = Fraction(10) ** int(match.group(2) or match.group(3))
+    else:
+        return None
+    return -value if match.group(1) == "-" else value
 
 
 def _close(first: Fraction, second: Fraction) -> bool:

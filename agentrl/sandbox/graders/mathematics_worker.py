@@ -44,11 +44,33 @@ def compare(asked: dict[str, object]) -> dict[str, object]:
         return {"verdict": "grader_error", "message": f"the gold answer {asked['gold']!r} cannot be read"}
     if not _read(answer):
         return {"verdict": "unparsable", "message": "the answer cannot be read as mathematics"}
+    if _contradicts(answer) and not _contradicts(gold):
+        return {"verdict": "wrong", "message": "the answer equates numbers that differ"}
     return {"verdict": "correct" if _equal(gold, answer) else "wrong"}
 
 
 def _read(expressions: Expressions) -> bool:
     return any(not isinstance(item, str) for item in expressions)
+
+
+def _contradicts(expressions: Expressions) -> bool:
+    """Say whether numbers are equated that differ by more than rounding: 12 = 14 is two answers."""
+    import sympy
+
+    equations = [found for item in expressions if not isinstance(item, str) for found in item.atoms(sympy.Eq)]
+    numbers = [found for found in equations if not found.free_symbols]
+    return any(_differ(found.lhs, found.rhs) for found in numbers)
+
+
+def _differ(first: Basic, second: Basic) -> bool:
+    import sympy
+
+    try:
+        ours, theirs = complex(sympy.N(first)), complex(sympy.N(second))
+    except (TypeError, ValueError, OverflowError):
+        return False
+    rounded = bool(first.atoms(sympy.Float) | second.atoms(sympy.Float))
+    return abs(ours - theirs) > (0.01 if rounded else 1e-9) * max(abs(ours), abs(theirs))
 
 
 def _equal(gold: Expressions, answer: Expressions) -> bool:

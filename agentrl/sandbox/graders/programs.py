@@ -8,7 +8,8 @@ import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from agentrl.sandbox.result import ExecutionResult, Grade, Limits, Program, Status, Verdict
+from agentrl.errors import ConfigError
+from agentrl.sandbox.result import ExecutionResult, Grade, Limits, Program, Status, Verdict, is_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,11 +47,24 @@ class StdinTest:
 
 @dataclass(frozen=True)
 class CallTest:
-    """A function gets JSON arguments and must return what, as JSON, equals `expected`."""
+    """A function gets JSON arguments and must return what, as JSON, equals `expected`; NaN equals NaN.
+
+    Raises:
+        ConfigError: a value is not JSON.
+    """
 
     function: str
     arguments: tuple[object, ...]
     expected: object
+
+    def __post_init__(self) -> None:
+        try:
+            json.dumps([*self.arguments, self.expected])
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"The test of {self.function!r} needs a tuple of arguments and an expected value that are "
+                f"JSON: {error}."
+            ) from None
 
 
 HiddenTest: TypeAlias = StdinTest | CallTest
@@ -79,6 +93,8 @@ class ProgramGrader:
         """Grade one program."""
         if not tests:
             return Grade(Verdict.GRADER_ERROR, message="the task has no tests")
+        if not is_text(code):
+            return Grade(Verdict.UNPARSABLE, message=f"a program is a text; got {type(code).__name__}")
         if not code.strip() or len(code) > MAX_CHARACTERS:
             return Grade(Verdict.UNPARSABLE, message=f"a program has 1 to {MAX_CHARACTERS:,} characters")
         passed, reason = 0, ""
@@ -170,6 +186,15 @@ def _returned(stdout: str, word: str, expected: object, tolerance: float) -> boo
     return same_value(value, json.loads(json.dumps(expected)), tolerance)
 
 
+def _near_numbers(first: float, second: float, tolerance: float) -> bool:
+    if first != first and second != second:  # noqa: PLR0124  # what NaN is
+        return True
+    try:
+        return math.isclose(first, second, rel_tol=tolerance, abs_tol=tolerance)
+    except OverflowError:  # an integer that no float holds
+        return False
+
+
 def same_value(first: object, second: object, tolerance: float = 0.0) -> bool:
     """Compare two JSON values; True is not 1, 1 is 1.0, and decimals may differ by the tolerance.
 
@@ -179,7 +204,7 @@ def same_value(first: object, second: object, tolerance: float = 0.0) -> bool:
     if isinstance(first, bool) or isinstance(second, bool):
         return first is second
     if isinstance(first, int | float) and isinstance(second, int | float):
-        return first == second or math.isclose(first, second, rel_tol=tolerance, abs_tol=tolerance)
+        return first == second or _near_numbers(first, second, tolerance)
     if isinstance(first, list) and isinstance(second, list):
         return len(first) == len(second) and all(
             same_value(a, b, tolerance) for a, b in zip(first, second, strict=True)

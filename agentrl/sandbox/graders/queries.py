@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agentrl.errors import MissingExtraError
 from agentrl.sandbox.graders import rows as rules
-from agentrl.sandbox.result import Grade, Status, Verdict
+from agentrl.sandbox.result import Grade, Status, Verdict, no_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,6 +131,8 @@ class QueryGrader:
             guard: runs the answer.
             reference: runs the gold query, in other processes and with limits that fit it.
         """
+        if (odd := no_texts(answer, gold_sql)) is not None:
+            return odd
         gold = self.gold(gold_sql, reference)
         if gold.problem:
             return Grade(Verdict.GRADER_ERROR, message=gold.problem)
