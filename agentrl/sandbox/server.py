@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gc
 import importlib
 import json
@@ -53,6 +54,7 @@ def serve(fd: int, tier: Tier, base: str, preload: tuple[str, ...]) -> NoReturn:
 def _opened(tier: Tier, base: str, preload: tuple[str, ...]) -> House:
     for name in preload:
         importlib.import_module(name)
+    codecs.lookup("ascii")  # every execution writes its maps with it, and would import it anew
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prefixes = _prefixes()
     root = os.getuid() == 0
