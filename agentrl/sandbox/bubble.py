@@ -115,6 +115,8 @@ class Bubblewrap:
         size = ("--size", str(disk), "--perms", "0700", "--tmpfs")
         words = ["--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--as-pid-1"]
         words += ["--uid", str(INSIDE), "--gid", str(INSIDE)]
+        for path in ("/work", "/tmp", "/dev/shm"):  # first, for an interpreter may lie below one of them
+            words += [*size, path]
         for path in (*SYSTEM, *self.prefixes, *ETC):
             words += _bound(path)
         for name in ("passwd", "group"):
@@ -123,8 +125,6 @@ class Bubblewrap:
             words += ["--size", "4096", "--tmpfs", path, "--remount-ro", path]
         for device in (*DEVICES, "/dev/random", "/dev/urandom"):
             words += ["--dev-bind-try", device, device]
-        for path in ("/work", "/tmp", "/dev/shm"):
-            words += [*size, path]
         # Of agentrl a jail holds what runs in it; worlds and their answers stay outside.
         for part in ("__init__.py", "errors.py", "sandbox"):
             words += ["--ro-bind", str(_HERE.parent / part), f"/agentrl/agentrl/{part}"]

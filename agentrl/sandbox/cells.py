@@ -168,6 +168,7 @@ def _saved() -> dict[str, bytes | None]:
     found: dict[str, bytes | None] = {}
     for home in _folders():
         for folder, folders, names in os.walk(home):
+            folders[:] = [name for name in folders if not os.path.ismount(f"{folder}/{name}")]
             for name in folders:
                 found[f"{folder}/{name}"] = None
             for name in names:
@@ -181,6 +182,8 @@ def _saved() -> dict[str, bytes | None]:
 def _laid_out(files: dict[str, bytes | None]) -> None:
     for home in _folders():
         for entry in os.scandir(home):
+            if os.path.ismount(entry.path):  # where an interpreter lies
+                continue
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
             else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from agentrl.errors import SandboxUnavailable
 from agentrl.sandbox.inmate import ENVIRONMENT
+from agentrl.sandbox.removal import remove
 from agentrl.sandbox.result import ExecutionResult, Status, Tier
 from agentrl.sandbox.verdict import INSIDE
 
@@ -109,7 +109,7 @@ class ForkServer:
     def _clear(self) -> None:
         """Remove what jails wrote; wardens that learn just now that nobody watches may need a moment."""
         for _ in range(50):
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove(self._folder)
             if not Path(self._folder).exists():
                 return
             time.sleep(0.02)

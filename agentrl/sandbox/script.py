@@ -70,11 +70,17 @@ def run_source(source: str, name: str, main: types.ModuleType, *, echo: bool) ->
     except SystemExit as stop:
         return _exit_code(stop)
     except BaseException as error:
-        trace = error.__traceback__
         with contextlib.suppress(BaseException):
-            traceback.print_exception(error.with_traceback(trace.tb_next if trace else None))
+            traceback.print_exception(error.with_traceback(_within(name, error.__traceback__)))
         return 1
     return 0
+
+
+def _within(name: str, trace: types.TracebackType | None) -> types.TracebackType | None:
+    """Cut our own frames from a traceback; a source that could not be compiled has no others."""
+    while trace is not None and trace.tb_frame.f_code.co_filename != name:
+        trace = trace.tb_next
+    return trace
 
 
 def flush() -> None:

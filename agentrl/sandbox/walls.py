@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from agentrl.sandbox import kernel, landlock, warden
+from agentrl.sandbox.removal import remove
 from agentrl.sandbox.verdict import INSIDE
 
 if TYPE_CHECKING:
@@ -126,4 +126,4 @@ class Folder:
 
     def clear(self, work: str) -> None:
         """See `Walls`."""
-        shutil.rmtree(work, ignore_errors=True)
+        remove(work)

@@ -32,12 +32,13 @@ class Ground:
     """What a warden stands on.
 
     Attributes:
-        settle: builds what is around the warden; returns threads of others that a limit will count.
+        settle: builds what is around the warden, where folders stay readable; returns threads of others that
+            a limit will count.
         signal_all: sends a signal to everything in the jail but the warden, and to nothing else.
         shut: gives up the program's rights, by work folder and readable folders.
     """
 
-    settle: Callable[[Request], int]
+    settle: Callable[[Request, tuple[str, ...]], int]
     signal_all: Callable[[int], None]
     shut: Callable[[str, tuple[str, ...]], None]
 
@@ -62,7 +63,7 @@ def guard(
         ground: what holds it.
     """
     try:
-        spare = ground.settle(request)
+        spare = ground.settle(request, readable)
         _lay_files(request["files"], work)
         woken = _woken_by_children()
         program = os.fork()
@@ -82,12 +83,14 @@ def _give_up(request: Request, work: str, readable: tuple[str, ...], spare: int,
     ground.shut(work, readable)
 
 
-def _shut_in(request: Request) -> int:
+def _shut_in(request: Request, readable: tuple[str, ...]) -> int:
     kernel.unshare(kernel.NEW_NS)
     disk = request["disk"]
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
     for target in ("/work", "/tmp", "/dev/shm"):
+        covered = {path: os.open(path, os.O_PATH) for path in readable if path.startswith(f"{target}/")}
         kernel.mount("tmpfs", target, "tmpfs", flags, f"size={disk},nr_inodes=2048,mode=0700")
+        _uncover(covered, target)
     try:
         kernel.mount("proc", "/proc", "proc", flags | kernel.MS_NOEXEC, "hidepid=2")
     except OSError:
@@ -96,7 +99,22 @@ def _shut_in(request: Request) -> int:
     return _be_first(request)
 
 
-def _be_first(_: Request) -> int:
+def _uncover(covered: dict[str, int], target: str) -> None:
+    """Bind folders again that a new file system at a target covers; the program cannot move their parents."""
+    tops = {f"{target}/{path.removeprefix(target).split('/')[1]}" for path in covered} - covered.keys()
+    for top in tops:
+        os.mkdir(top)  # noqa: PTH102
+        kernel.mount("tmpfs", top, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=64k,mode=0755")
+    for path, descriptor in sorted(covered.items()):
+        os.makedirs(path, exist_ok=True)  # noqa: PTH103
+        kernel.mount(f"/proc/self/fd/{descriptor}", path, "", kernel.MS_BIND | kernel.MS_REC)
+        os.close(descriptor)
+    for top in tops:
+        flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+        kernel.mount("", top, "", flags)
+
+
+def _be_first(_: Request, __: tuple[str, ...] = ()) -> int:
     """Stand in a pid namespace that somebody made for us."""
     if os.getpid() != 1:
         raise OSError(3, "the first process of a jail must have the number 1")
@@ -107,13 +125,13 @@ def _be_first(_: Request) -> int:
     return 0
 
 
-def _gather(_: Request) -> int:
+def _gather(_: Request, __: tuple[str, ...] = ()) -> int:
     """Let processes whose parent ends fall to this one, outside of any namespace."""
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     return inmate.INSTEAD_OF_NAMESPACE + tree.threads_of(os.getuid())
 
 
-def _confine(request: Request) -> int:
+def _confine(request: Request, _: tuple[str, ...]) -> int:
     spare = _gather(request)
     landlock.confine()
     try:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import time
 import tomllib
+import venv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,10 +164,11 @@ def test_nothing_of_one_execution_is_seen_by_the_next(strict: Sandbox) -> None:
     )
 
     result = strict.run(
-        "import os, builtins; print(os.listdir('.'), os.listdir('/tmp'), hasattr(builtins, 'left'))"
+        "import os, builtins\n"
+        "print(['left' in os.listdir(place) for place in ('.', '/tmp')], hasattr(builtins, 'left'))"
     )
 
-    assert result.stdout == "[] [] False\n"
+    assert result.stdout == "[False, False] False\n"
 
 
 def test_output_is_drained_and_what_was_cut_is_counted(strict: Sandbox) -> None:
@@ -253,3 +256,74 @@ def _settle(expected: set[int]) -> None:
             return
         time.sleep(0.05)
     assert _processes() == expected
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "for _ in range(3000): os.mkdir('d'); os.chdir('d')",
+        "os.mkdir('d'); os.chmod('d', 0); os.chmod('.', 0)",
+    ],
+    ids=["deep", "shut"],
+)
+def test_a_work_folder_goes_however_deep_it_is_and_whoever_may_look(
+    code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders let nobody through
+        Path(place).chmod(0o711)
+        monkeypatch.setattr(tempfile, "tempdir", place)
+        try:
+            sandbox = Sandbox("landlock", limits=LIMITS, python=READABLE_PYTHON)
+        except SandboxUnavailable as error:
+            pytest.skip(str(error))
+        with sandbox:
+            result = sandbox.run(f"import os\n{code}")
+            assert result.status is Status.OK, result
+            deadline = time.monotonic() + 20
+            while list(Path(place).glob("*/jail-*")) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert list(Path(place).glob("*/*")) == []
+
+        assert list(Path(place).iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["/tmp", "/work"])
+def test_an_interpreter_below_the_work_folder_stays_readable_and_is_no_work_of_the_session(
+    target: str, strict: Sandbox
+) -> None:
+    del strict  # skips where there is no such tier
+    made = not Path(target).exists()
+    Path(target).mkdir(exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=target) as place:
+            Path(place).chmod(0o755)
+            venv.create(f"{place}/deep/env", symlinks=True)
+            library = next(Path(place).glob("deep/env/lib/python*/site-packages"))
+            (library / "ours.py").write_text("value = 7")
+            name = Path(place).name
+            with Sandbox("strict", limits=LIMITS, python=f"{place}/deep/env/bin/python") as sandbox:
+                code = f"import os, ours\nprint(ours.value)\nos.rename('{place}', '{target}/y')"
+                result = sandbox.run(code)
+                assert (result.stdout, result.status) == ("7\n", Status.ERROR), result
+                with sandbox.open_session() as session:
+                    session.run("x = 1; open('/tmp/g', 'w').write('1')")
+                    kept = session.snapshot()
+                    session.run("open('/tmp/g', 'w').write('2')")
+                    session.restore(kept)
+                    shown = session.run(
+                        f"import os, ours; open('/tmp/g').read(), '{name}' in os.listdir('{target}')"
+                    )
+                    assert shown.stdout == "('1', True)\n", shown
+                    kept.close()
+    finally:
+        if made:
+            Path(target).rmdir()
+
+
+def test_an_error_shows_no_frame_of_ours(strict: Sandbox) -> None:
+    with strict.open_session() as session:
+        for code in ("x = (", "def f(: pass", "1 / 0"):
+            for said in (strict.run(code).stderr, session.run(code).stderr):
+                assert "Error" in said
+                assert "script.py" not in said
+                assert "/lib/" not in said
