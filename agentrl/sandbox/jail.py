@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-from agentrl.errors import SandboxError, SandboxUnavailable
+from agentrl.errors import ConfigError, SandboxError, SandboxUnavailable
 from agentrl.sandbox.base import parallel_default
-from agentrl.sandbox.connection import ForkServer, Supervisor, result_of
+from agentrl.sandbox.connection import START, ForkServer, Supervisor, result_of
+from agentrl.sandbox.inmate import ENVIRONMENT
 from agentrl.sandbox.probe import JAILS, missing, probe
 from agentrl.sandbox.result import ExecutionResult, Limits, Program, Status, Tier
 from agentrl.sandbox.session import JailSession
@@ -50,6 +52,7 @@ class Sandbox:
 
     Raises:
         SandboxUnavailable: the machine lacks layers; the message names each one and its repair.
+        ConfigError: `python` is no interpreter.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Sandbox:
         python: str = sys.executable,
         parallel: int | None = None,
     ) -> None:
+        _check_python(python)
         self.limits = limits or Limits()
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(parallel or parallel_default())
@@ -168,6 +172,24 @@ class Sandbox:
                 self._server = None
                 self._server = ForkServer(self.tier, self._preload, self._python)
                 return self._server.begin(request, streams)
+
+
+def _check_python(python: str) -> None:
+    if python == sys.executable:
+        return
+    words = [python, "-I", "-S", "-c", "print('python')"]
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=START, check=False, env=ENVIRONMENT
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(
+            f"python of the sandbox must be an interpreter; {python!r} does not run: {error}."
+        ) from error
+    if done.stdout != b"python\n":
+        raise ConfigError(
+            f"python of the sandbox must be an interpreter; {python!r} is a program that is no Python."
+        )
 
 
 def _jail(tier: str) -> Tier:

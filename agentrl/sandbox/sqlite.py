@@ -51,6 +51,11 @@ class SqliteGuard:
         in_place: bool = False,
         workers: int = 1,
     ) -> None:
+        if not Path(database).is_file():
+            kind = "is a folder" if Path(database).is_dir() else "does not exist"
+            raise sqlite3.OperationalError(
+                f"The SQLite database {str(database)!r} {kind}; give the path of a file."
+            )
         self._seconds, self._in_place = seconds, in_place
         self.path = Path(database).resolve() if in_place else _snapshot(Path(database).resolve())
         settings = {"folder": str(self.path.parent), "max_rows": max_rows, "max_bytes": max_bytes}

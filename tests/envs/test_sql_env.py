@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import agentrl
-from agentrl.errors import ConfigError, EnvironmentFault
+from agentrl.errors import ConfigError, EnvironmentFault, SandboxUnavailable
 from agentrl.sandbox.postgres_server import find_binaries
 from agentrl.sandbox.worker import close_shared
 from agentrl_envs.sql import OPENER, SqlEnv
@@ -283,11 +283,25 @@ def test_a_bad_file_is_named(content: str, words: str, tmp_path: Path) -> None:
         ({"engine": "postgres"}, "Did you mean 'postgresql'"),
         ({"rule": "strikt"}, "Did you mean 'strict'"),
         ({"databases": 0}, ">= 1"),
+        ({"rows": "x"}, "rows of the SQL world must be a whole number; got 'x'"),
+        ({"files": "dev.json"}, "table of a split to its file"),
+        ({"files": {"dev": 5}}, "table of a split to its file"),
+        ({"shown_rows": -1}, "shown_rows of the SQL world must be a whole number >= 1; got -1"),
+        ({"seconds": 0}, "seconds of the SQL world must be a number > 0; got 0"),
+        ({"file_databases": "here"}, r"file_databases of the SQL world \(here\) are those of files"),
     ],
 )
 def test_a_bad_setting_is_named(settings: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         agentrl.make("agentrl_envs.sql.env:SqlEnv", **settings)
+
+
+def test_a_server_that_does_not_answer_is_named(folder: Path) -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'agentrl[sql]'")
+    for server, words in (("postgresql://x@127.0.0.1:1/y", "refused"), ("nonsense", "nonsense|parse")):
+        env = SqlEnv(databases=2, engine="postgresql", server=server, folder=str(folder))
+        with pytest.raises(SandboxUnavailable, match=f"(?s)could not take a database: .*({words})"):
+            env.reset(options={"split": "train", "index": 0})
 
 
 def test_postgresql_for_real(folder: Path) -> None:
@@ -299,6 +313,10 @@ def test_postgresql_for_real(folder: Path) -> None:
     assert [index for index in range(16) if not _played(env, "train", index)[0]] == []
     assert "PostgreSQL" in env.reset(seed=0, options={"split": "train", "index": 0})[0]
     table = env.step(env.protocol.write("schema", {}))[0].split("(")[0]
-    for query in (f'DELETE FROM "{table}"', "SELECT pg_sleep(9)", "SELECT set_config('a.b', 'c', false)"):
+    refused = ("SELECT $1", "SELECT pg_sleep(9)", "SELECT set_config('a.b', 'c', false)")
+    for query in (f'DELETE FROM "{table}"', *refused):
         assert env.step(env.protocol.write("sql", {"query": query}))[4]["valid"] is False
+    step = env.step(env.protocol.write("sql", {"query": "SELECT 'infinity'::timestamp"}))
+    assert "infinity" in step[0]
+    assert env.step(env.protocol.write_answer("SELECT '99999-01-01'::date"))[1:3] == (0.0, True)
     assert _played(env, "train", 0)[0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentrl.errors import SandboxError, SandboxUnavailable
+from agentrl.errors import ConfigError, SandboxError, SandboxUnavailable
 from agentrl.sandbox.bubble import bubblewrap
 from agentrl.sandbox.jail import Sandbox
 from agentrl.sandbox.probe import Layer, missing, probe
@@ -279,7 +279,7 @@ def test_a_work_folder_goes_however_deep_it_is_and_whoever_may_look(
         with sandbox:
             result = sandbox.run(f"import os\n{code}")
             assert result.status is Status.OK, result
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while list(Path(place).glob("*/jail-*")) and time.monotonic() < deadline:
                 time.sleep(0.02)
             assert list(Path(place).glob("*/*")) == []
@@ -327,3 +327,10 @@ def test_an_error_shows_no_frame_of_ours(strict: Sandbox) -> None:
                 assert "Error" in said
                 assert "script.py" not in said
                 assert "/lib/" not in said
+
+
+@pytest.mark.parametrize("python", ["/nonexistent", "/etc/passwd", "/bin/ls"])
+@pytest.mark.parametrize("tier", ["auto", "landlock"])
+def test_a_program_that_is_no_interpreter_is_named(python: str, tier: str) -> None:
+    with pytest.raises(ConfigError, match=f"must be an interpreter; '{python}'"):
+        Sandbox(tier, python=python)

@@ -152,6 +152,10 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         SqliteGuard(tmp_path / "text.sqlite")
     with pytest.raises(sqlite3.OperationalError):
         SqliteGuard(tmp_path / "missing.sqlite")
+    for folder in (tmp_path, ""):
+        for in_place in (False, True):
+            with pytest.raises(sqlite3.OperationalError, match=f"'{folder}' is a folder; give the path"):
+                SqliteGuard(folder, in_place=in_place)
 
 
 def test_nothing_is_left_behind(database: Path) -> None:

@@ -97,3 +97,14 @@ def test_it_runs_from_tags_and_from_fenced_code(python: PythonTool) -> None:
     for protocol, text in ((Tags(), "<python>print(1)</python>"), (Fenced(), "```python\nprint(1)\n```")):
         made = protocol.for_tools(tools_of(python))
         assert box.run(made.parse(text)).text == "1"
+
+
+@pytest.mark.parametrize("value", ["'9' * 5000", "[1] * 10**6", "'\\ud800'", "10**5000"])
+def test_a_final_answer_that_cannot_be_taken_is_an_error_without_the_mark(
+    value: str, python: PythonTool
+) -> None:
+    text, error = _said(python, f"final_answer({value})")
+    assert "ValueError: final_answer takes" in text
+    assert error == text
+    assert python._mark not in text
+    assert python.answer is None

@@ -20,8 +20,16 @@ LIMITS: Final = Limits(wall_seconds=10.0, memory=512 << 20, kept_output=16 << 10
 _FINAL_ANSWER: Final = """
 def final_answer(answer):
     import json, sys
-    sys.stdout.write("\\n{mark}" + json.dumps(answer if isinstance(answer, str) else repr(answer)) + "\\n")
+    try:
+        text = answer if isinstance(answer, str) else repr(answer)
+        text.encode()
+    except Exception as error:
+        raise ValueError(f"final_answer takes a value that can be written: {error}") from None
+    if len(text) > {most}:
+        raise ValueError(f"final_answer takes at most {most} characters; got {len(text)}.")
+    sys.stdout.write("\\n{mark}" + json.dumps(text) + "\\n")
 """
+_MOST: Final = 1000
 
 
 class PythonTool:
@@ -107,7 +115,7 @@ class PythonTool:
         return self._told(result)
 
     def _run(self, code: str) -> ExecutionResult:
-        setup = _FINAL_ANSWER.replace("{mark}", self._mark)
+        setup = _FINAL_ANSWER.replace("{most}", str(_MOST)).replace("{mark}", self._mark)
         if not self.remembers:
             return self.sandbox.run(Program(code, setup=setup, seed=self._seed), self.limits)
         if self._session is None:
@@ -122,7 +130,8 @@ class PythonTool:
 
     def _told(self, result: ExecutionResult) -> ToolResult:
         output = self._without_answer(result.stdout)
-        text = "\n".join(part for part in (output, result.stderr.rstrip(), *_notes(result)) if part)
+        errors = result.stderr.replace(self._mark, "").rstrip()
+        text = "\n".join(part for part in (output, errors, *_notes(result)) if part)
         return ToolResult(text or "(no output)", error=None if result.ok else text)
 
     def _without_answer(self, stdout: str) -> str:

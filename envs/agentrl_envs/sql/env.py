@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ from agentrl_envs.sql.store import OPENER, Opened, default_folder, generated
 from agentrl_tools.sql.tool import checked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from agentrl.world.env import Expert
     from agentrl_tools.sql import Sql
@@ -71,7 +73,14 @@ class SqlEnv(TextEnv):
         render_mode: str | None = None,
     ) -> None:
         super().__init__(render_mode=render_mode)
+        _check_kinds(rows, databases, files)
         _check(rows, databases, engine, files, rule)
+        _check_limits(shown_rows, seconds)
+        if file_databases and not files:
+            raise ConfigError(
+                f"file_databases of the SQL world ({file_databases}) are those of files; give files, such as "
+                "{'dev': 'dev.json'}, or leave file_databases out."
+            )
         self._rows, self._databases, self._engine, self._server = rows, databases, engine, server
         self._grader = QueryGrader(RULES[rule])
         self._seconds, self._shown = seconds, shown_rows
@@ -216,6 +225,26 @@ def _task(split: str, index: int, item: Item, recipe: Recipe | None, engine: str
     )
     data = {"database": item.database, "query": item.query, "recipe": recipe}
     return Task(split, index, prompt, data, item.kind)
+
+
+def _check_kinds(rows: object, databases: object, files: object) -> None:
+    for name, given in (("rows", rows), ("databases", databases)):
+        if not isinstance(given, int) or isinstance(given, bool):
+            raise ConfigError(f"{name} of the SQL world must be a whole number; got {given!r}.")
+    if files is not None and not (
+        isinstance(files, Mapping) and all(isinstance(item, str | Path) for item in files.values())
+    ):
+        raise ConfigError(
+            f"files of the SQL world is a table of a split to its file, such as {{'dev': 'dev.json'}}; "
+            f"got {files!r}."
+        )
+
+
+def _check_limits(shown_rows: object, seconds: object) -> None:
+    if not isinstance(shown_rows, int) or isinstance(shown_rows, bool) or shown_rows < 1:
+        raise ConfigError(f"shown_rows of the SQL world must be a whole number >= 1; got {shown_rows!r}.")
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
+        raise ConfigError(f"seconds of the SQL world must be a number > 0; got {seconds!r}.")
 
 
 def _check(rows: int, databases: int, engine: str, files: Mapping[str, str] | None, rule: str) -> None:

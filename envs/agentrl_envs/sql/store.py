@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from agentrl.errors import SandboxUnavailable
 from agentrl.sandbox.postgres import PostgresGuard, engine_of, prepare_reader
 from agentrl.sandbox.postgres_server import PostgresServer
 from agentrl.sandbox.sqlite import SqliteGuard
@@ -104,11 +105,24 @@ class Postgres:
             self._server.close()
 
     def copied(self, recipe: Recipe, source: Path) -> str:
-        """Return the URL of a reader of the copy of a generated SQLite file."""
+        """Return the URL of a reader of the copy of a generated SQLite file.
+
+        Raises:
+            SandboxUnavailable: the server does not answer, or refuses; the message has its words.
+        """
+        from sqlalchemy.exc import SQLAlchemyError
+
         name = "agentrl_" + re.sub(r"\W", "_", source.stem)
         with self._lock:
             if name not in self._known:
-                self._known[name] = self._copy(recipe, source, name)
+                try:
+                    self._known[name] = self._copy(recipe, source, name)
+                except SQLAlchemyError as error:
+                    said = str(getattr(error, "orig", None) or error).strip()
+                    raise SandboxUnavailable(
+                        f"The PostgreSQL server of the SQL world could not take a database: {said}. "
+                        "`server` is the URL of its owner, such as postgresql://owner@host:5432/postgres."
+                    ) from None
             return self._known[name]
 
     def _copy(self, recipe: Recipe, source: Path, name: str) -> str:
