@@ -50,7 +50,7 @@ class MadeGames:
     """Games of one family, made from recipes when they are first asked for."""
 
     game: Game
-    library: Library
+    store: Library
     train_games: int
     valid_games: int
 
@@ -74,11 +74,11 @@ class MadeGames:
 
     def get(self, split: str, index: int) -> Path:
         """Return the game, made now if it is new."""
-        return self.library.get(recipe_of(self.game, split, index))
+        return self.store.get(recipe_of(self.game, split, index))
 
     def prepare(self, split: str, indices: Sequence[int], *, workers: int) -> int:
         """Make these games in `workers` processes."""
-        return self.library.make([recipe_of(self.game, split, index) for index in indices], workers=workers)
+        return self.store.make([recipe_of(self.game, split, index) for index in indices], workers=workers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class GivenGames:
     """Games that somebody wrote with TextWorld: a file, or those of a folder in the order of their names."""
 
     files: Mapping[str, tuple[Path, ...]]
-    library: Library
+    store: Library
 
     @classmethod
     def of(cls, given: Files, library: Library) -> GivenGames:
@@ -118,13 +118,13 @@ class GivenGames:
         file = self.files[split][index]
         if file.suffix == ".z8":
             return file
-        self.library.compile([file])
-        return self.library.compiled(file)
+        self.store.compile([file])
+        return self.store.compiled(file)
 
     def prepare(self, split: str, indices: Sequence[int], *, workers: int) -> int:
         """Compile what is not compiled yet."""
         files = [self.files[split][index] for index in indices]
-        return self.library.compile([file for file in files if file.suffix != ".z8"], workers=workers)
+        return self.store.compile([file for file in files if file.suffix != ".z8"], workers=workers)
 
 
 def _games_in(folder: Path) -> tuple[Path, ...]:
