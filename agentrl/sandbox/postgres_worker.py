@@ -59,13 +59,24 @@ def prepare(settings: dict[str, object]) -> Callable[[dict[str, object]], dict[s
 def _answer(
     engine_of: Callable[[str], Engine], seconds: float, sizes: tuple[int, int], asked: dict[str, object]
 ) -> dict[str, object]:
-    with engine_of(str(asked["url"])).connect() as connection:
-        if "check" in asked:
-            rows = connection.execution_options(no_parameters=True).exec_driver_sql(str(asked["check"])).all()
-            return {"problems": [row[0] for row in rows]}
-        connection.rollback()
-        with _deadline(connection, seconds):
-            return _queried(connection, str(asked["sql"]), seconds, sizes)
+    from sqlalchemy.exc import DBAPIError
+
+    answer: dict[str, object] = {}
+    try:
+        with engine_of(str(asked["url"])).connect() as connection:
+            if "check" in asked:
+                plainly = connection.execution_options(no_parameters=True)
+                rows = plainly.exec_driver_sql(str(asked["check"])).all()
+                return {"problems": [row[0] for row in rows]}
+            connection.rollback()
+            with _deadline(connection, seconds):
+                answer = _queried(connection, str(asked["sql"]), seconds, sizes)
+    except DBAPIError as error:
+        # The server may say what became of a query only when its cursor is closed.
+        if not answer:
+            raise
+        return answer if answer["status"] != "ok" else _failed(error, seconds)
+    return answer
 
 
 @contextlib.contextmanager
