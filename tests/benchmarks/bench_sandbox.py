@@ -22,22 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NUMPY = ("numpy", "numpy.random")
-IN_A_ROW = 10
 
 
 def milliseconds(calls: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Return the least time of each call.
-
-    Calls take turns, so that a busy machine slows all of them, in rows of `IN_A_ROW`, as programs come in a
-    rollout: what ran before leaves the caches cold for the first of a row.
-    """
+    """Return the least time of each call, taken in turn so that a busy machine slows all of them."""
     best = dict.fromkeys(calls, float("inf"))
-    for _ in range(-(-repeats // IN_A_ROW)):
+    for _ in range(repeats):
         for name, call in calls.items():
-            for _ in range(IN_A_ROW):
-                began = time.perf_counter()
-                call()
-                best[name] = min(best[name], (time.perf_counter() - began) * 1000)
+            began = time.perf_counter()
+            call()
+            best[name] = min(best[name], (time.perf_counter() - began) * 1000)
     return best
 
 

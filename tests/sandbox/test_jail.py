@@ -164,11 +164,14 @@ def test_nothing_of_one_execution_is_seen_by_the_next(strict: Sandbox) -> None:
     )
 
     result = strict.run(
+        # An interpreter that lies below one of these folders is mounted there.
         "import os, builtins\n"
-        "print(['left' in os.listdir(place) for place in ('.', '/tmp')], hasattr(builtins, 'left'))"
+        "kept = [name for place in ('.', '/tmp') for name in os.listdir(place)\n"
+        "        if not os.path.ismount(os.path.join(place, name))]\n"
+        "print(kept, hasattr(builtins, 'left'))"
     )
 
-    assert result.stdout == "[False, False] False\n"
+    assert result.stdout == "[] False\n"
 
 
 def test_output_is_drained_and_what_was_cut_is_counted(strict: Sandbox) -> None:

@@ -150,14 +150,14 @@ def _kind_of(identifier: str) -> str:
 
 
 def _load_library() -> Any:  # noqa: ANN401  # an untyped package's object
-    import fast_downward
+    import fast_downward  # pyright: ignore[reportMissingImports]  # an extra that may be absent
 
     return fast_downward.load_lib()
 
 
 @functools.lru_cache(maxsize=64)
 def _translate(game: Game) -> Translated:
-    import fast_downward
+    import fast_downward  # pyright: ignore[reportMissingImports]  # an extra that may be absent
 
     with _arguments_kept():
         try:
@@ -209,7 +209,7 @@ def _entities(translated: Translated) -> dict[str, Any]:
 
 def _new_state(library: Any, translated: Translated) -> Any:  # noqa: ANN401  # an untyped package's objects
     """Return the game's first state: what upstream's constructor does, from a translation that is ready."""
-    from fast_downward.translate import pddl
+    from fast_downward.translate import pddl  # pyright: ignore[reportMissingImports]  # an extra that may be absent
     from textworld.envs.pddl.logic import Atom, PddlState
     from textworld.logic import Proposition, Variable
 

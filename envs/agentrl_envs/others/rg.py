@@ -104,8 +104,8 @@ class ReasoningGymEnv(TextEnv):
 
     def _data_of(self, number: int, split: str) -> Any:  # noqa: ANN401  # an untyped package's object
         with undisturbed():
-            import reasoning_gym
-            from reasoning_gym.factory import DATASETS
+            import reasoning_gym  # pyright: ignore[reportMissingImports]  # an extra that may be absent
+            from reasoning_gym.factory import DATASETS  # pyright: ignore[reportMissingImports]  # an extra that may be absent
 
             if self.name not in DATASETS:
                 near = did_you_mean(self.name, DATASETS)
