@@ -146,6 +146,7 @@ class Keeper:
     def _still_there(self, state: State) -> None:
         ended = select.poll()
         ended.register(state.pidfd, select.POLLIN)
+        ended.register(state.channel, select.POLLHUP)  # which a process that is ending closes first
         if ended.poll(0):
             raise Lost("the program ended the process that held its variables")
 

@@ -25,7 +25,7 @@ def below(root: int, most: float = math.inf) -> tuple[list[int], int]:
             tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  # no pathlib where every millisecond counts
             threads += len(tasks) if pid != root else 0
             for task in tasks:
-                with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:  # noqa: PTH123
+                with open(f"/proc/{pid}/task/{task}/children", "rb", buffering=0) as file:  # noqa: PTH123
                     waiting += (children := [int(word) for word in file.read().split()])
                     found += children
     return found, threads
