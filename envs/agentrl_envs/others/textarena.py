@@ -152,8 +152,10 @@ class TextArenaEnv(SeededEnv):
         """What a seat has not read yet, as one text, without the echo of its own moves."""
         state = self.game.state
         texts = [
-            message if sender < 0 else f"[{state.role_mapping.get(sender, f'Player {sender}')}] {message}"
-            for sender, message, kind in state.observations[player]
+            f"[{state.role_mapping.get(sender, f'Player {sender}')}] {message}"
+            if sender >= 0
+            else str(message)
+            for sender, message, kind in map(_ordered, state.observations[player])
             if not (sender == player and getattr(kind, "name", "PLAYER_ACTION") == "PLAYER_ACTION")
         ]
         state.observations[player] = []
@@ -202,6 +204,12 @@ def _players(game: Any, given: int | None, name: str) -> int:  # noqa: ANN401  #
     raise ConfigError(
         f"{name!r} does not take {'1 to 15' if given is None else given} players; say how many with players=."
     )
+
+
+def _ordered(message: tuple[Any, Any, Any]) -> tuple[int, object, object]:
+    """Return sender, text and kind; some games confuse sender and kind, and mean a message of the game."""
+    sender, text, kind = message
+    return (sender, text, kind) if isinstance(sender, int) else (-1, text, sender)
 
 
 def _move(game: Any, move: str) -> bool:  # noqa: ANN401  # as above
