@@ -6,7 +6,7 @@ import json
 import resource
 import tracemalloc
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -28,8 +28,6 @@ from agentrl.trajectory.store import JournalWriter
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    import pyarrow as pa
 
     from agentrl.policy.base import Request, Sample
     from agentrl.trajectory.record import Record
@@ -53,7 +51,7 @@ def journal(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def table(path: Path) -> pa.Table:
+def table(path: Path) -> Any:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     return parquet.ParquetFile(path).read()
 

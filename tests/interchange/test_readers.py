@@ -75,7 +75,7 @@ def test_inspect_reads_its_logs(form: str, name: str, tmp_path: Path) -> None:
     accuracy = (
         next(score for score in log.results.scores if score.name == "success").metrics["accuracy"].value
     )
-    assert accuracy == np.mean([item.success for item in RECORDS if not isinstance(item, Invalid)])
+    assert accuracy == np.mean([bool(item.success) for item in RECORDS if not isinstance(item, Invalid)])
 
 
 @needs("inspect_ai", "0.3.285")
