@@ -174,3 +174,10 @@ def test_when_the_trainer_is_killed_everything_ends_and_no_folder_is_left(tier: 
 
         _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in running))
         _until(lambda: not list(Path(place).iterdir()))
+
+
+def test_a_process_whose_parent_ends_meanwhile_is_not_out_of_sight(sandbox: Sandbox) -> None:
+    """Each cell drops the state before the last, whose child then falls to the warden while we look for it."""
+    with sandbox.open_session() as session:
+        for number in range(1, 40):
+            assert session.run("x = globals().get('x', 0) + 1; x").stdout == f"{number}\n"
