@@ -177,7 +177,7 @@ def test_when_the_trainer_is_killed_everything_ends_and_no_folder_is_left(tier: 
 
 
 def test_a_process_whose_parent_ends_meanwhile_is_not_out_of_sight(sandbox: Sandbox) -> None:
-    """Each cell drops the state before the last, whose child then falls to the warden while we look for it."""
+    """Each cell drops the state before the last, whose child falls to the warden while we look for it."""
     with sandbox.open_session() as session:
         for number in range(1, 40):
             assert session.run("x = globals().get('x', 0) + 1; x").stdout == f"{number}\n"
