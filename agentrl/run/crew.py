@@ -112,6 +112,11 @@ class Crew:
         """How the world's turns are written."""
         return self._shard(0).protocol
 
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """The components of the reward that the world declares."""
+        return self._shard(0).reward_names
+
     def num_tasks(self, split: str) -> int | None:
         """Return the number of tasks of a split of the environment."""
         return self._shard(0).num_tasks(split)

@@ -93,6 +93,8 @@ class TextEnv(gymnasium.Env[str, str]):
     that override `step`.
 
     Attributes:
+        reward_names: components that `info["rewards"]` has in some turns only; an algorithm that reads one is
+            refused at the start where the first episode lacks it and it is not named here.
         blocks: whether `step` may wait (network, processes); such environments run in threads.
         protocol: how the inherited `step` reads actions; the rollout sets it.
         terms: budgets and costs of tools by name, counted per episode; the rollout sets them.
@@ -105,6 +107,7 @@ class TextEnv(gymnasium.Env[str, str]):
     blocks: bool = False
     is_async: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ("train",)
+    reward_names: tuple[str, ...] = ()
     protocol: Protocol = Tags()
     terms: Mapping[str, Terms] = MappingProxyType({})
     turn_key: TurnKey | None = None
@@ -363,6 +366,7 @@ class AsyncTextEnv:
     blocks: ClassVar[bool] = False
     is_async: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train",)
+    reward_names: tuple[str, ...] = ()
     turn_key: TurnKey | None = None
     reading: Reading | None = None
     protocol: Protocol
