@@ -117,7 +117,8 @@ class Connection:
         except BaseException as error:
             self.close()
             if isinstance(error, Exception):
-                raise self._fault(f"did not come up within {server.start_seconds:g} s", error) from error
+                late = f" within {server.start_seconds:g} s" if isinstance(error, TimeoutError) else ""
+                raise self._fault(f"did not come up{late}", error) from error
             raise
 
     def tools(self) -> tuple[Listed, ...]:
