@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentrl.errors import MissingExtraError, PolicyError
-from agentrl.policy.render import renderer_for
+from agentrl.policy.render import Markup
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from agentrl.policy.render import Renderer
 
 
 def load_model(
-    path: str, renderer: str = "auto", *, dtype: str = "float32"
+    path: str,
+    renderer: str = "auto",
+    *,
+    variables: Mapping[str, object] | None = None,
+    dtype: str = "float32",
 ) -> tuple[PreTrainedModel, Renderer]:
     """Load a causal model and its tokenizer as a model in evaluation mode and a renderer.
 
     Args:
         path: a folder in the hub's format, or a hub name (downloaded by transformers, which needs a network).
-        renderer: "auto", "template" or "markup"; see `agentrl.policy.render.renderer_for`.
+        renderer, variables: see `renderer_for`.
 
     Raises:
         PolicyError: nothing loadable is there.
-        TemplateError: the chat template rewrites history.
+        TemplateError: the chat template cannot be used.
         MissingExtraError: transformers is not installed.
     """
     try:
@@ -43,15 +50,39 @@ def load_model(
             "Give a folder that holds config.json, weights and a tokenizer."
         ) from error
     model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    return model, renderer_for(tokenizer, kind=renderer)
+    return model, renderer_for(tokenizer, kind=renderer, variables=variables)
 
 
-def load_renderer(path: str, kind: str = "auto") -> Renderer:
+def renderer_for(
+    tokenizer: PreTrainedTokenizerBase, *, kind: str = "auto", variables: Mapping[str, object] | None = None
+) -> Renderer:
+    """Return the tokenizer's chat template as a renderer where it has one, the append-only markup otherwise.
+
+    Args:
+        kind: "auto"; "template"; "append", the template without its rewriting of history; or "markup".
+        variables: what else the template reads, such as {"enable_thinking": False}.
+
+    Raises:
+        TemplateError: the template cannot be used, or the markup's tokens are missing.
+    """
+    from agentrl.policy.template import ChatTemplate
+
+    if kind in {"template", "append"} or (kind == "auto" and getattr(tokenizer, "chat_template", None)):
+        written = json.dumps(dict(variables or {}), sort_keys=True)
+        renderer = ChatTemplate(tokenizer, written, append=kind == "append")
+        _ = renderer.stop_tokens  # what is wrong with the template is told now
+        return renderer
+    return Markup(tokenizer)
+
+
+def load_renderer(
+    path: str, kind: str = "auto", *, variables: Mapping[str, object] | None = None
+) -> Renderer:
     """Load the tokenizer of a model as a renderer, without its weights.
 
     Raises:
         PolicyError: no tokenizer is there.
-        TemplateError: the chat template rewrites history.
+        TemplateError: the chat template cannot be used.
         MissingExtraError: transformers is not installed.
     """
     try:
@@ -63,7 +94,7 @@ def load_renderer(path: str, kind: str = "auto") -> Renderer:
             f"no tokenizer could be loaded from {path!r}: {str(error).splitlines()[0]} "
             "Give a folder that holds tokenizer.json and tokenizer_config.json."
         ) from error
-    return renderer_for(tokenizer, kind=kind)
+    return renderer_for(tokenizer, kind=kind, variables=variables)
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:

@@ -35,7 +35,7 @@ def _sample(text: str, renderer: Renderer | None, limit: int) -> Sample:
 
 def closed_turn(text: str, renderer: Renderer) -> IntArray:
     """(N,) the tokens of a turn that says `text`, stop token included."""
-    return np.append(renderer.encode(text), renderer.stop_tokens[0]).astype(np.int32)
+    return renderer.encode_turn(text)
 
 
 @dataclass(eq=False)

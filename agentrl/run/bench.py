@@ -247,15 +247,16 @@ def open_bench(
     demonstrations = demonstrations_of(settings)
     if not (start / "config.json").exists():
         make_start(settings, demonstrations, start)
-    model, renderer = load_model(str(start), settings.model.renderer)
+    model, renderer = load_model(str(start), settings.model.renderer, variables=settings.model.template)
     recipe = Recipe(settings.environment, settings.limits, settings.model, start, algorithm.plan.memory)
-    from agentrl.learn.supervised import example_of
+    from agentrl.learn.supervised import examples_of
 
     weight = settings.warm_start.observation_weight
     limit = settings.limits.observation_tokens
     examples = [
-        example_of(item, renderer, observation_weight=weight, observation_tokens=limit)
+        example
         for item in demonstrations
+        for example in examples_of(item, renderer, observation_weight=weight, observation_tokens=limit)
     ]
     with Crew(recipe, model, renderer, settings.shards, settings.processes) as crew:
         bench = Bench(settings, algorithm, directory, model, renderer, crew, progress, examples)

@@ -317,7 +317,10 @@ class _Shards:
         from agentrl.policy.load import load_model
 
         torch.set_num_threads(1)
-        self._model, self._renderer = load_model(str(self.recipe.model_folder), self.recipe.shape.renderer)
+        shape = self.recipe.shape
+        self._model, self._renderer = load_model(
+            str(self.recipe.model_folder), shape.renderer, variables=shape.template
+        )
 
     def __getitem__(self, number: int) -> Shard:
         if number not in self._built:

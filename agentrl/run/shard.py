@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from agentrl.errors import ConfigError, did_you_mean
 from agentrl.policy.base import Sampling
 from agentrl.policy.expert import ExpertPolicy
+from agentrl.policy.native import native_protocol
 from agentrl.policy.scripted import RandomPolicy
 from agentrl.rollout import Limits, Play, Stock, collect
 from agentrl.rollout.easy import default_protocol
@@ -103,7 +104,7 @@ class Shard:
             self.policy = HfPolicy(model, renderer, slots=shape.slots, context=shape.context)
         self.concurrency = shape.slots
         env = self.stock.look()
-        self.protocol, self.terms = protocol_of(environment, env), terms_of(environment, env)
+        self.protocol, self.terms = protocol_of(environment, env, renderer), terms_of(environment, env)
 
     def collect(self, task: Task) -> list[Trajectory | Invalid]:
         """Play a share of a collection with the current weights."""
@@ -238,15 +239,21 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
 }
 
 
-def protocol_of(environment: EnvironmentSettings, env: AnyEnv) -> Protocol:
+def protocol_of(environment: EnvironmentSettings, env: AnyEnv, renderer: Renderer | None = None) -> Protocol:
     """Return the protocol that settings name, or the environment's default for "auto".
+
+    Args:
+        renderer: of the model that plays; for "native" its chat template says how calls are written.
 
     Raises:
         ConfigError: there is no protocol of that name.
+        TemplateError: the model has no calls of its own that can be read.
     """
     name = environment.protocol
     if name == "auto":
         return default_protocol(env)
+    if name == "native" and renderer is not None:
+        return native_protocol(renderer)
     if name not in PROTOCOLS:
         raise ConfigError(
             f"there is no protocol {name!r}; environment.protocol is auto, {', '.join(PROTOCOLS)}."

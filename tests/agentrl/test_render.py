@@ -11,7 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from agentrl.errors import TemplateError
 from agentrl.policy.build import train_tokenizer
-from agentrl.policy.render import ChatTemplate, Markup, Renderer, check_prefix_stable, renderer_for
+from agentrl.policy.load import renderer_for
+from agentrl.policy.render import Markup, Renderer
+from agentrl.policy.template import ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
