@@ -89,6 +89,10 @@ class Renderer(Protocol):
         """Tokens as text, without special tokens but those that belong to a call or a thought."""
         ...
 
+    def decode_turn(self, tokens: Sequence[int]) -> str:
+        """What the agent wrote in a turn, or in the beginning of one: its tokens as text."""
+        return self.decode(tokens)
+
 
 @dataclass(frozen=True)
 class Markup(Renderer):

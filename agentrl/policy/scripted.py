@@ -29,7 +29,7 @@ def _sample(text: str, renderer: Renderer | None, limit: int) -> Sample:
     finish: Finish = "stop" if len(tokens) <= limit else "length"
     if finish == "length":
         tokens = tokens[:limit]
-        text = renderer.decode(tokens.tolist())
+        text = renderer.decode_turn(tokens.tolist())
     return Sample(text, tokens, np.zeros(len(tokens), dtype=np.float32), finish)
 
 

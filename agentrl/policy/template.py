@@ -121,13 +121,23 @@ class ChatTemplate(Renderer):
         return ids(encode_plain(self.tokenizer, text))
 
     def encode_turn(self, text: str) -> IntArray:
-        """(N,) tokens of a turn that says `text`, with the blank that the template writes before it."""
-        written = mask(self.tokenizer, self.habits.lead + text, but=self._spoken)
+        """(N,) tokens of a turn that says `text`, with the blank that the template writes before words."""
+        lead = "" if self._begins_with_call(text) else self.habits.lead
+        written = mask(self.tokenizer, lead + text, but=self._spoken)
         return ids([*encode_tail(self.tokenizer, written), self.stop_tokens[0]])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Tokens as text, without special tokens but those that belong to a call or a thought."""
         return decode_all(self.tokenizer, self._audible(tokens))
+
+    def decode_turn(self, tokens: Sequence[int]) -> str:
+        """What the agent wrote, as it stands in the stream, without the blank that the template writes."""
+        text = decode_inside(self.tokenizer, self._audible(tokens))
+        return text.removeprefix(self.habits.lead)
+
+    def _begins_with_call(self, text: str) -> bool:
+        known = special_ids(self.tokenizer)
+        return text.startswith(tuple(token for token in self._spoken if token in known))
 
     def _audible(self, tokens: Sequence[int]) -> tuple[int, ...]:
         silent = self._silent
@@ -148,12 +158,12 @@ class ChatTemplate(Renderer):
     def begin(self, system: str, observation: str) -> IntArray:
         """The template's rendering of the first messages, with its generation prompt."""
         head = (Message("system", system),) if system else ()
-        return ids(encode_whole(self.tokenizer, _shown(self, (*head, Message("user", observation)))))
+        return ids(encode_whole(self.tokenizer, self.whole((*head, Message("user", observation)))))
 
     def follow(self, messages: Sequence[Message], answer: IntArray) -> Added:
         """What stands after the agent's words; everything, where the template rewrites what stood before."""
         closed = is_closed(answer, self.stop_tokens)
-        past, now = _shown(self, tuple(messages[:-2])), _shown(self, tuple(messages))
+        past, now = self.whole(messages[:-2]), self.whole(messages)
         said = mask(
             self.tokenizer, decode_inside(self.tokenizer, self._audible(answer.tolist())), but=self._spoken
         )
@@ -200,7 +210,7 @@ class ChatTemplate(Renderer):
             return False
         texts = [text.replace(MASK, "") for text in (written, said)]
         first, second = ([(call.name, call.arguments) for call in form.parse(text).calls] for text in texts)
-        prose = [_prose(text, form.parse(text).calls) for text in texts]
+        prose = [_prose(text, form.parse(text).calls).strip() for text in texts]
         return bool(first) and first == second and prose[0] == prose[1]
 
     def _from_closing(self, text: str) -> str:
@@ -215,6 +225,10 @@ class ChatTemplate(Renderer):
             rest = rest.lstrip()
         tokens = encode_tail(self.tokenizer, rest)
         return ids(tokens[1:] if closed and tokens[:1] and tokens[0] in self.stop_tokens else tokens)
+
+    def whole(self, messages: Sequence[Message]) -> str:
+        """Return the rendering of a conversation up to the next turn, masked by `codec.mask`."""
+        return _shown(self, tuple(messages))
 
     # -- messages ------------------------------------------------------------------------------------------
 
@@ -312,4 +326,4 @@ def _prose(text: str, calls: Sequence[Call]) -> str:
     for call in calls:
         pieces.append(text[position : call.start])
         position = max(position, call.end)
-    return "".join((*pieces, text[position:])).strip()
+    return "".join((*pieces, text[position:]))

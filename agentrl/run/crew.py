@@ -21,7 +21,7 @@ from agentrl.rollout.memory import whole_history
 from agentrl.run.shard import Shard, cpu_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
     from pathlib import Path
@@ -111,6 +111,11 @@ class Crew:
     def protocol(self) -> WorldProtocol:
         """How the world's turns are written."""
         return self._shard(0).protocol
+
+    @property
+    def schemas(self) -> tuple[Mapping[str, object], ...]:
+        """Of the world's tools, where a chat template lists them."""
+        return self._shard(0).schemas
 
     def num_tasks(self, split: str) -> int | None:
         """Return the number of tasks of a split of the environment."""

@@ -24,7 +24,7 @@ from agentrl.world.registry import make
 from agentrl.world.terms import check_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -105,6 +105,12 @@ class Shard:
         self.concurrency = shape.slots
         env = self.stock.look()
         self.protocol, self.terms = protocol_of(environment, env, renderer), terms_of(environment, env)
+
+    @property
+    def schemas(self) -> tuple[Mapping[str, object], ...]:
+        """Of the world's tools, where a chat template lists them."""
+        env = self.stock.look()
+        return self.protocol.schemas(env.toolbox.tools) if isinstance(env, TextEnv) else ()
 
     def collect(self, task: Task) -> list[Trajectory | Invalid]:
         """Play a share of a collection with the current weights."""
