@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from agentrl.errors import AgentrlError, MissingExtraError
 
 if TYPE_CHECKING:
+    from agentrl.interchange.export import export
     from agentrl.learn.algorithm import Algorithm
     from agentrl.policy.base import Policy, Request, Sample, Sampling
     from agentrl.policy.scripted import RandomPolicy, ScriptedPolicy
@@ -67,6 +68,7 @@ __all__ = [
     "check_tool",
     "collect",
     "evaluate",
+    "export",
     "list_envs",
     "make",
     "pack",
@@ -78,6 +80,7 @@ __all__ = [
 ]
 
 _ROOMS: Final[dict[str, tuple[str, ...]]] = {
+    "agentrl.interchange.export": ("export",),
     "agentrl.learn.algorithm": ("Algorithm",),
     "agentrl.policy.base": ("Policy", "Request", "Sample", "Sampling"),
     "agentrl.policy.scripted": ("RandomPolicy", "ScriptedPolicy"),

@@ -44,12 +44,12 @@ class ConfigError(AgentrlError):
 
 
 class MissingExtraError(AgentrlError, ImportError):
-    """An optional dependency is missing; the message names the extra to install."""
+    """An optional dependency is missing; the message names the extra to install, and what else to do."""
 
-    def __init__(self, what: str, extra: str) -> None:
+    def __init__(self, what: str, extra: str, also: str = "") -> None:
         super().__init__(
             f"{what} needs packages that are not installed. "
-            f"Install them with: python -m pip install 'agentrl[{extra}]'"
+            f"Install them with: python -m pip install 'agentrl[{extra}]'" + (also and f" {also}")
         )
 
 

@@ -93,7 +93,7 @@ def trajectories(*, text_only: bool = False) -> st.SearchStrategy[Trajectory]:
         final_state_key=KEYS,
         parent=st.none() | NAMES, branch_turn=st.none() | COUNTS, domain=NAMES, task_type=TEXTS,
         hint_level=COUNTS,
-        policy=TEXTS, sandbox_tier=TEXTS, metrics=SCALARS,
+        policy=TEXTS, sandbox_tier=TEXTS, metrics=SCALARS, gold=st.none() | TEXTS, system=TEXTS,
     )  # fmt: skip
 
 

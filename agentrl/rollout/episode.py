@@ -302,6 +302,7 @@ class Episode:
             sandbox_tier=str(self.info.get("sandbox_tier", "")),
             metrics=cast("Mapping[str, float]", self.info.get("metrics", {})),
             gold=self.gold,
+            system=self.context.system,
         )
 
     def _invalid(self, reason: InvalidReason, detail: str) -> Invalid:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App, CycloptsError
 
 from agentrl.errors import AgentrlError, CheckError, RolloutError, TemplateError
-from agentrl.run.commands import doctor, environments, evaluation, serving, template, tools, training
+from agentrl.run.commands import doctor, environments, evaluation, export, serving, template, tools, training
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,7 @@ app.command(training.sft)
 app.command(evaluation.evaluate, name="eval")
 app.command(evaluation.compare)
 app.command(training.report)
+app.command(export.export)
 app.command(environments.app)
 app.command(tools.app)
 app.command(serving.serve)

@@ -61,6 +61,7 @@ def _trajectory(
         final_observation="the end",
         final_observation_key=digest((task, "the end")),
         domain="made",
+        system="Go places.",
         metrics={"gold_logprob_final": float(-rng.random())} if measures else {},
     )
 

@@ -50,6 +50,7 @@ class TrajectoryBuilder:
     hint_level: int = 0
     policy: str = ""
     sandbox_tier: str = ""
+    system: str = ""
     parent: str | None = None
     branch_turn: int | None = None
     _turns: list[Turn] = field(default_factory=list["Turn"], init=False)
@@ -149,6 +150,7 @@ class TrajectoryBuilder:
             hint_level=self.hint_level,
             policy=self.policy,
             sandbox_tier=self.sandbox_tier,
+            system=self.system,
             metrics=dict(metrics or {}),
         )
 
@@ -190,7 +192,7 @@ class TrajectoryBuilder:
 
 _SHARED = (
     "environment", "task", "group", "seed", "step", "domain", "task_type", "hint_level", "policy",
-    "sandbox_tier",
+    "sandbox_tier", "system",
 )  # fmt: skip
 
 
@@ -208,6 +210,11 @@ def sampled_mask(trajectory: Trajectory) -> list[BoolArray]:
         result.append(np.concatenate(parts[: len(turns)]))
         parts = parts[len(turns) :]
     return result
+
+
+def stream_turns(trajectory: Trajectory) -> list[list[Turn]]:
+    """Return the turns of each stream."""
+    return _streams(trajectory.turns)
 
 
 def _streams(turns: Sequence[Turn]) -> list[list[Turn]]:

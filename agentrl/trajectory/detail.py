@@ -47,3 +47,4 @@ class TrajectoryDetail:
     sandbox_tier: str
     metrics: Mapping[str, float]
     gold: str | None
+    system: str

@@ -316,4 +316,5 @@ def _trajectory_detail(trajectory: Trajectory) -> TrajectoryDetail:
         sandbox_tier=trajectory.sandbox_tier,
         metrics=trajectory.metrics,
         gold=trajectory.gold,
+        system=trajectory.system,
     )

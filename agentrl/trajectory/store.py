@@ -7,30 +7,24 @@ process that dies while writing loses at most the record it was writing.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import importlib
-import itertools
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
-import msgspec
 import zstandard
 
-from agentrl.errors import MissingExtraError, RunDirectoryError
+from agentrl.errors import RunDirectoryError
 from agentrl.trajectory.batch import Batch
-from agentrl.trajectory.record import SCHEMA, Record, array_of, decode, encode, sentence
-from agentrl.trajectory.turn import Invalid, Trajectory, Turn
+from agentrl.trajectory.record import Record, decode, encode, sentence
+from agentrl.trajectory.table import RowWriter, TurnReader, turn_rows, turn_schema
+from agentrl.trajectory.turn import Invalid, Trajectory
 from agentrl.trajectory.unpack import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from io import FileIO
-    from types import ModuleType, TracebackType
-
-    from agentrl.trajectory.turn import Span, ToolCall
+    from types import TracebackType
 
 _CHUNK = 1 << 18
 _MAGIC = b"\x28\xb5\x2f\xfd"
@@ -113,16 +107,31 @@ def read_journal(path: str | os.PathLike[str]) -> Journal:
         RunDirectoryError: a file is missing, or was written by a later version of agentrl.
     """
     where = Path(path)
-    records: list[Record] = []
-    dropped = 0
-    for file in sorted(where.glob("*.jsonl.zst")) if where.is_dir() else [where]:
+    files = sorted(where.glob("*.jsonl.zst")) if where.is_dir() else [where]
+    readers = [JournalReader(file) for file in files]
+    records = tuple(record for reader in readers for record in reader)
+    return Journal(records, sum(reader.dropped_bytes for reader in readers))
+
+
+@dataclass
+class JournalReader:
+    """Reads one journal record by record, in memory of one record.
+
+    Attributes:
+        dropped_bytes: what a dying process left half written at the end; known when all was read.
+    """
+
+    path: Path
+    dropped_bytes: int = 0
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the intact records. Raises `RunDirectoryError` as `read_journal` does."""
         end = 0
-        with sentence(file, "read"):
-            for line, frame_end in _frames(file):
-                records.append(decode(line, file))
+        with sentence(self.path, "read"):
+            for line, frame_end in _frames(self.path):
+                yield decode(line, self.path)
                 end = frame_end
-            dropped += file.stat().st_size - end
-    return Journal(tuple(records), dropped)
+            self.dropped_bytes = self.path.stat().st_size - end
 
 
 def _write_all(file: FileIO, data: bytes) -> None:
@@ -167,7 +176,7 @@ def _frames(path: Path) -> Iterator[tuple[bytes, int]]:
 # -- Parquet -------------------------------------------------------------------------------------------------
 
 
-def write_parquet(trajectories: Batch | Sequence[Trajectory], path: str | os.PathLike[str]) -> None:
+def write_parquet(trajectories: Batch | Iterable[Trajectory], path: str | os.PathLike[str]) -> None:
     """Write trajectories as one row per turn, the trajectory's fields repeated; replaces the file atomically.
 
     `trajectory` numbers the trajectories and `turn` their turns; a trajectory without turns has one row whose
@@ -180,16 +189,12 @@ def write_parquet(trajectories: Batch | Sequence[Trajectory], path: str | os.Pat
     items = unpack(trajectories) if isinstance(trajectories, Batch) else trajectories
     where = Path(path)
     part = where.with_name(where.name + ".part")
-    pyarrow, parquet = _import("pyarrow"), _import("pyarrow.parquet")
     with sentence(where, "written"):
         where.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            table = pyarrow.Table.from_pylist(list(_rows(items)), schema=_parquet_schema(pyarrow))
-            parquet.write_table(table, part, compression="zstd")
-        except ValueError as error:
-            raise RunDirectoryError(
-                f"{where} cannot be written: a field does not fit its column; {error}."
-            ) from error
+        with contextlib.closing(RowWriter(part, turn_schema())) as writer:
+            for number, trajectory in enumerate(items):
+                for row in turn_rows(number, trajectory):
+                    writer.add(row)
         part.replace(where)
 
 
@@ -200,104 +205,4 @@ def read_parquet(path: str | os.PathLike[str]) -> list[Trajectory]:
         RunDirectoryError: the file is missing, is no Parquet file, or is of a later version of agentrl.
         MissingExtraError: pyarrow is not installed.
     """
-    where = Path(path)
-    parquet = _import("pyarrow.parquet")
-    with sentence(where, "read"):
-        try:
-            table = parquet.ParquetFile(where).read()
-            metadata = cast("dict[bytes, bytes]", table.schema.metadata or {})
-            schema = int(metadata.get(b"agentrl.schema", b"0"))
-            rows = cast("list[dict[str, object]]", table.to_pylist(maps_as_pydicts="strict"))
-        except ValueError as error:
-            raise RunDirectoryError(f"{where} is not a Parquet file of agentrl: {error}.") from error
-    if not 1 <= schema <= SCHEMA:
-        raise RunDirectoryError(
-            f"{where} has schema {schema} and this version of agentrl reads 1 to {SCHEMA}; "
-            "read it with pandas or pyarrow, or with the version of agentrl that wrote it."
-        )
-    return [_from_rows(list(group)) for _, group in itertools.groupby(rows, lambda row: row["trajectory"])]
-
-
-def _rows(trajectories: Sequence[Trajectory]) -> Iterator[dict[str, object]]:
-    for number, trajectory in enumerate(trajectories):
-        shared = {"trajectory": number, **_cells(trajectory)}
-        if not trajectory.turns:
-            yield shared
-        for index, turn in enumerate(trajectory.turns):
-            yield {**shared, "turn": index, **_cells(turn)}
-
-
-def _from_rows(rows: list[dict[str, object]]) -> Trajectory:
-    turns = (msgspec.convert(row, Turn, dec_hook=array_of) for row in rows if row["turn"] is not None)
-    trajectory = msgspec.convert({**rows[0], "turns": ()}, Trajectory)
-    return dataclasses.replace(trajectory, turns=tuple(turns))
-
-
-def _cells(record: Trajectory | Turn) -> dict[str, object]:
-    """Return the fields of a record as pyarrow takes them: maps as pairs, parts as dictionaries."""
-    values = {
-        item.name: getattr(record, item.name) for item in dataclasses.fields(record) if item.name != "turns"
-    }
-    return {name: _cell(value) for name, value in values.items()}
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, Mapping):
-        return sorted(cast("Mapping[str, object]", value).items())
-    if isinstance(value, tuple):
-        parts = cast("tuple[ToolCall | Span, ...]", value)
-        return [{item.name: getattr(part, item.name) for item in dataclasses.fields(part)} for part in parts]
-    return value
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("Parquet", "train") from error
-
-
-_STRUCTS = {
-    "calls": {"name": "string", "arguments": "string", "result": "string", "error": "string",
-    "start": "int64",
-              "end": "int64", "seconds": "float64", "cost": "float64"},
-    "spans": {"role": "string", "start": "int64", "end": "int64"},
-}  # fmt: skip
-
-_PARQUET_TYPES = {
-    "trajectory": "int64", "turn": "int64", "id": "string", "environment": "string", "task": "string",
-    "group": "string", "member": "int64", "seed": "int64", "step": "int64", "stop": "string",
-    "success": "bool",
-    "final_observation": "string", "final_observation_key": "int64", "final_state_key": "int64",
-    "parent": "string",
-    "branch_turn": "int64", "domain": "string", "task_type": "string", "hint_level": "int64",
-    "policy": "string",
-    "sandbox_tier": "string", "metrics": "scalars", "gold": "string", "prompt_tokens": "ids", "tokens": "ids",
-    "logprobs": "numbers",
-    "observation": "string", "text": "string", "action": "string", "reward": "float64", "rewards": "scalars",
-    "kind": "string", "valid": "bool", "spoofed": "bool", "fresh": "bool", "observation_key": "int64",
-    "state_key": "int64", "tool_calls": "calls", "spans": "spans", "role": "string", "finish": "string",
-    "policy_version": "int64", "generate_seconds": "float64", "environment_seconds": "float64",
-    "snapshot": "string",
-    "loss_prompt_tokens": "ids", "measures": "scalars", "token_measures": "arrays",
-}  # fmt: skip
-
-
-def _parquet_schema(pyarrow: ModuleType) -> object:
-    text, number = pyarrow.string(), pyarrow.float32()
-    types = {
-        "ids": pyarrow.list_(pyarrow.int32()),
-        "numbers": pyarrow.list_(number),
-        "scalars": pyarrow.map_(text, pyarrow.float64()),
-        "arrays": pyarrow.map_(text, pyarrow.list_(number)),
-        **{
-            name: pyarrow.list_(
-                pyarrow.struct([(key, pyarrow.type_for_alias(kind)) for key, kind in parts.items()])
-            )
-            for name, parts in _STRUCTS.items()
-        },
-    }
-    columns = [
-        (name, types.get(kind) or pyarrow.type_for_alias(kind)) for name, kind in _PARQUET_TYPES.items()
-    ]
-    return pyarrow.schema(columns, metadata={"agentrl.schema": str(SCHEMA)})
+    return list(TurnReader(Path(path)))

@@ -138,6 +138,7 @@ class Trajectory:
         final_observation_key, final_state_key: digests after the last action.
         metrics: named scalars of the whole episode.
         gold: the reference answer, for probes; the agent never saw it.
+        system: what the agent was told before the first observation.
     """
 
     id: str
@@ -162,6 +163,7 @@ class Trajectory:
     sandbox_tier: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     gold: str | None = None
+    system: str = ""
 
     @property
     def reward(self) -> float:

@@ -139,6 +139,7 @@ def _trajectory(batch: Batch, columns: _Columns, e: int, turns: tuple[Turn, ...]
         sandbox_tier=detail.sandbox_tier,
         metrics=_fold(detail.metrics, columns.metrics, e),
         gold=detail.gold,
+        system=detail.system,
     )
 
 

@@ -24,15 +24,18 @@ SMALL = (
     "rl.steps=1", "rl.tasks=1", "rl.members=2", "limits.turns=2", "processes=1", "shards=1",
     "evaluation.curve_tasks=0", "evaluation.final_tasks=2",
 )  # fmt: skip
-COMMANDS = {"train", "sft", "eval", "compare", "report", "envs", "tools", "serve", "check-template", "doctor"}
+COMMANDS = {
+    "train", "sft", "eval", "compare", "report", "export", "envs", "tools", "serve", "check-template",
+    "doctor",
+}  # fmt: skip
 Out = pytest.CaptureFixture[str]
 
 # Pinned: a name is added with a decision and never removed without one.
 PUBLIC = """
 AgentrlError Algorithm AsyncTextEnv Batch EvaluationSuite Fenced Invalid JsonCalls Limits PlainText Policy
 RandomPolicy Request Sample Sampling ScriptedPolicy StopReason Tags Task TextEnv TextSpace Tool ToolResult
-TrainSettings Trajectory Turn TurnKind __version__ check_env check_tool collect evaluate list_envs make pack
-register spec tool train unpack
+TrainSettings Trajectory Turn TurnKind __version__ check_env check_tool collect evaluate export list_envs
+make pack register spec tool train unpack
 """.split()  # noqa: SIM905  # a list of forty lines is no clearer
 
 

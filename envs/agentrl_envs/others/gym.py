@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 from agentrl.errors import ConfigError, did_you_mean
-from agentrl.world.env import Task, TextEnv
 from agentrl.world.protocol import PlainText
+from agentrl_envs.others.seeded import SeededEnv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from agentrl.world.env import StepResult
 
 Success = Literal["reward", "terminated"]
-SPLITS: Final = ("train", "valid_seen", "valid_unseen")
-_SEEDS_OF_SPLIT: Final = 100_000_000
 _HIGHLIGHT: Final = re.compile(r"\x1b\[4\dm(.*?)\x1b\[0m", re.DOTALL)
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -50,12 +48,10 @@ WORDS: Final[Mapping[str, Words]] = {
 """By name, without the version; any other environment goes by numbers, or by what the caller says."""
 
 
-class GymnasiumTextEnv(TextEnv):
+class GymnasiumTextEnv(SeededEnv):
     """A Gymnasium environment in words: what it renders as text, else its observation as numbers.
 
-    A task is a seed of the inner environment, so members of a group meet the same start and the same chance.
-    Splits are disjoint ranges of seeds. A text that is no action is refused and does not reach the inner
-    environment.
+    A text that is no action is refused and does not reach the inner environment.
 
     Args:
         name: Gymnasium's id, for example "FrozenLake-v1".
@@ -68,8 +64,6 @@ class GymnasiumTextEnv(TextEnv):
     Raises:
         ConfigError: there is no such environment, or its actions are neither discrete nor texts.
     """
-
-    splits: ClassVar[tuple[str, ...]] = SPLITS
 
     def __init__(
         self,
@@ -91,22 +85,12 @@ class GymnasiumTextEnv(TextEnv):
         self.name = name
         self._steps = 0
 
-    def num_tasks(self, split: str) -> None:
-        """There is no end of seeds."""
-        self._check_split(split)
-
-    def get_task(self, split: str, index: int) -> Task:
-        """Return the task at (split, index): a seed."""
-        self._check_split(split)
-        seed = self.splits.index(split) * _SEEDS_OF_SPLIT + index
-        return Task(split, index, data={"seed": seed}, type=self.name)
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, object] | None = None
     ) -> tuple[str, dict[str, object]]:
         """Begin an episode of the inner environment with the seed of the task."""
         super().reset(seed=seed, options=options)
-        observation, _ = self.inner.reset(seed=int(str(self.task.data["seed"])))
+        observation, _ = self.inner.reset(seed=self.task_seed)
         self._steps = 0
         return self._worded(observation), {"domain": "gym", "task_type": self.name}
 

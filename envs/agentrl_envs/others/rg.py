@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from agentrl.errors import (
     ConfigError,
@@ -14,14 +14,13 @@ from agentrl.errors import (
 )
 from agentrl.world.env import Task, TextEnv
 from agentrl.world.protocol import PlainText
+from agentrl_envs.others.seeded import SPLITS
 from agentrl_envs.textworld.engine import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentrl.world.env import StepResult
-
-SPLITS: Final = ("train", "valid_seen", "valid_unseen")
 
 
 class ReasoningGymEnv(TextEnv):

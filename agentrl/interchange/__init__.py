@@ -1,0 +1,1 @@
+"""Trajectories in the forms that other programs read."""
