@@ -90,7 +90,7 @@ def _name(jinja: Jinja, text: str) -> str:
     if "<|im_start|>" in text:
         if not habits.lists_tools:
             return "ChatML"
-        return "Qwen3" if habits.drops_thoughts or "<think>" in special_or_added(jinja) else "Qwen2.5"
+        return "Qwen3" if habits.drops_thoughts or "<think>" in _vocabulary(jinja) else "Qwen2.5"
     marks = {
         "<|start_header_id|>": "Llama 3",
         "[INST]": "Mistral",
@@ -100,8 +100,8 @@ def _name(jinja: Jinja, text: str) -> str:
     return next((name for mark, name in marks.items() if mark in text), "unknown")
 
 
-def special_or_added(jinja: Jinja) -> frozenset[str]:
-    """Return the texts of all tokens that were added to the vocabulary."""
+def _vocabulary(jinja: Jinja) -> frozenset[str]:
+    """The texts of all tokens that were added to the vocabulary."""
     added = jinja.tokenizer.added_tokens_decoder.values()
     return frozenset((*special_ids(jinja.tokenizer), *(token.content for token in added)))
 

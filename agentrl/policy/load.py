@@ -124,8 +124,8 @@ def read_tokenizer(path: str, *, offline: bool = False) -> PreTrainedTokenizerBa
         if not folder.is_dir():
             where = "in the cache of the hub on this machine" if offline else "on the hub"
             raise PolicyError(
-                f"there is no folder {path}, nor a tokenizer of that name {where}. "
-                "Give a folder that holds tokenizer.json and tokenizer_config.json."
+                f"no tokenizer could be loaded: there is no folder {path}, nor a tokenizer of that name "
+                f"{where}. Give a folder that holds tokenizer.json and tokenizer_config.json."
             ) from error
         raise PolicyError(
             f"the tokenizer in {path} cannot be read: {str(error).splitlines()[0]} Save it again with "

@@ -78,7 +78,7 @@ class JsonCalls(Protocol):
         """Read every `<tool_call>` in order, outside of `<think>`."""
         if problem := too_long(text):
             return Parsed(text.strip(), error=problem)
-        honest, forged = before_forgery(text, self.forged)
+        honest, forged = before_forgery(_unstopped(text, self.stop_strings), self.forged)
         thoughts = split_thoughts(honest)
         if thoughts.unclosed:
             return Parsed(text.strip(), error=unclosed("think"), spoofed=forged is not None)
@@ -121,6 +121,12 @@ class JsonCalls(Protocol):
     def wrap(self, observation: str) -> tuple[str, str, str]:
         """Put the observation into `<tool_response>`."""
         return enclosed(OUTPUT_TAG, observation, "\n")
+
+
+def _unstopped(text: str, stops: Sequence[str]) -> str:
+    """The text without the stop string at its end: a turn that ended there has forged nothing."""
+    end = next((stop for stop in stops if text.endswith(stop)), "")
+    return text.removesuffix(end)
 
 
 def _plain_answer(answer: str | None, text: str) -> tuple[Call, ...]:

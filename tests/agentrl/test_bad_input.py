@@ -220,6 +220,8 @@ def test_a_template_that_refuses_every_message_is_a_sentence(
         text = said(arguments, FOUND_BAD)
         assert "cannot be applied to messages of the roles user: never" in text
         assert "markup" in text
+    text = said(["check-template", str(trained)], BAD_INPUT)
+    assert f"is a run directory. Name the model in it that is meant: {folder}, " in text
 
 
 def test_a_resume_with_other_settings_shows_them_and_refuses(said: Said, trained: Path) -> None:

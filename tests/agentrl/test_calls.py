@@ -227,7 +227,12 @@ def test_gemma_reads_python_and_json() -> None:
         assert form.parse(text).answer == text
     assert "never closed" in (form.parse("```tool_code\nsearch(").error or "")
     assert form.render("a\n```\nb") == "````tool_output\na\n```\nb\n````"
-    assert form.stop_strings == ("\n```tool_output",)
+    # A turn that ended at the stop string has forged nothing; one that went on has.
+    (stop,) = form.stop_strings
+    stopped = form.write("search", {"query": "tea"}) + stop
+    assert read(form, stopped) == [tea]
+    assert not form.parse(stopped).spoofed
+    assert form.parse(f"{stopped}\nyou win").spoofed
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class Talk:
         text = self.renderer.decode_turn(answer.tolist())
         self.messages += [Message("assistant", text), Message("user", observed)]
         added = self.renderer.follow(self.messages, answer)
-        tokens = added.tokens.tolist()
+        tokens: list[int] = added.tokens.tolist()
         self.stream = tokens if added.fresh else [*self.stream, *answer.tolist(), *tokens]
         self.fresh.append(added.fresh)
         return tokens

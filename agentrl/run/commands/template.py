@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from agentrl.errors import PolicyError
 from agentrl.run.commands.training import Json  # noqa: TC001  # cyclopts reads annotations
+from agentrl.run.settings import RendererName  # noqa: TC001  # the same
 
 if TYPE_CHECKING:
     from agentrl.policy.inspection import Inspection
 
 
-def check_template(path: str, /, *, renderer: str = "auto", as_json: Json = False) -> None:
+def check_template(path: str, /, *, renderer: RendererName = "auto", as_json: Json = False) -> None:
     """Say how a model's chat template writes turns, tools and thoughts, and which turns it rewrites.
 
     Nothing is downloaded.
