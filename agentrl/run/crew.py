@@ -165,7 +165,7 @@ class Helper:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process: SpawnProcess = context.Process(target=_serve, args=(theirs, self.recipe), daemon=True)
-        with _interrupts_blocked():
+        with interrupts_blocked():
             self._process.start()
         theirs.close()
 
@@ -259,13 +259,19 @@ class Helper:
 
 
 @contextlib.contextmanager
-def _interrupts_blocked() -> Generator[None]:
+def interrupts_blocked() -> Generator[None]:
     """Keep Ctrl-C from a process that is being started until it ignores it; ours comes when this ends."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent, which ends this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _revived(kind: type[Exception], message: str) -> Exception:
@@ -277,8 +283,7 @@ def _revived(kind: type[Exception], message: str) -> Exception:
 
 def _serve(connection: Connection, recipe: Recipe) -> None:
     """The helper's life: build shards when first asked, answer until the other end goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    ignore_interrupts()
     os.environ["OMP_NUM_THREADS"] = "1"
     shards = _Shards(recipe)
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):

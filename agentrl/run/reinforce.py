@@ -41,7 +41,7 @@ from agentrl.trajectory.batch import (
 from agentrl.trajectory.pack import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -55,8 +55,12 @@ SAMPLED_EVERY = 25
 """Steps from one set of sampled trajectories to the next."""
 
 
-def reinforce(bench: Bench) -> None:
-    """Learn from the agent's own trajectories."""
+def reinforce(bench: Bench, tell: Callable[[float, float], None] | None = None) -> None:
+    """Learn from the agent's own trajectories.
+
+    Args:
+        tell: is told after each step the CPU-seconds spent, and which share of the phase is done.
+    """
     settings = bench.settings.rl
     step = bench.begin("rl", bench.algorithm.optimizer, settings.most_skipped)
     if step == 0:
@@ -78,6 +82,8 @@ def reinforce(bench: Bench) -> None:
             write_samples(bench, step, batch, credit)
         if settings.evaluate_every and (step % settings.evaluate_every == 0 or last):
             _evaluate(bench, step)
+        if tell is not None:
+            tell(bench.state.cpu_seconds["rl"], 1.0 if last else _progress(bench, step))
         bench.after_step("rl", step, last=last)
 
 

@@ -142,11 +142,13 @@ class ReinforcementSettings(Settings):
 class ControlSettings(Settings):
     """More supervised training from the warm start, for as many CPU-seconds as the reinforcement phase took.
 
-    `steps` fixes their number instead (for reproducible runs).
+    `steps` fixes their number instead (for reproducible runs). `beside` trains it while the reinforcement
+    phase is at work, in a process of its own beside the `processes` of the run, and not afterwards.
     """
 
     enabled: bool = False
     steps: Whole = 0
+    beside: bool = False
 
 
 class LimitSettings(Settings):

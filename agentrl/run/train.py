@@ -11,6 +11,7 @@ from agentrl.learn.algorithm import describe
 from agentrl.recipes import get
 from agentrl.rollout import assign_groups, complete_groups
 from agentrl.run.bench import Bench, open_bench
+from agentrl.run.beside import Beside
 from agentrl.run.check import check_algorithm, check_splits, columns_read
 from agentrl.run.curve import write_point
 from agentrl.run.directory import RunDirectory, free_directory
@@ -23,7 +24,7 @@ from agentrl.run.shard import Task
 from agentrl.run.slots import with_slots
 from agentrl.run.start import warm_start_folder
 from agentrl.run.statistics import paired_difference
-from agentrl.run.supervise import Budget, optimizer_of, supervise
+from agentrl.run.supervise import ENDLESS, Budget, optimizer_of, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from agentrl.learn.algorithm import Algorithm
     from agentrl.run.judge import Verdict
     from agentrl.run.progress import Progress
-
-ENDLESS = 1_000_000
-"""Most steps of a control that is bounded by CPU-seconds."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +93,27 @@ def _phases(bench: Bench) -> Run:
         supervise(bench, "warm_start", Budget(warm.steps if bench.examples and not warm.path else 0))
         bench.save("warm-start")
     if bench.settings.rl.steps and bench.state.phase in {"warm_start", "rl"}:
-        reinforce(bench)
-        bench.save("trained")
-    if bench.settings.control.enabled and bench.state.phase in {"rl", "control"}:
+        _reinforce(bench)
+    control = bench.settings.control
+    if control.enabled and not control.beside and bench.state.phase in {"rl", "control"}:
         _control(bench)
         bench.save("control")
     return _finish(bench)
+
+
+def _reinforce(bench: Bench) -> None:
+    """Reinforce, with the control beside it or before it."""
+    control = bench.settings.control
+    if not (control.enabled and control.beside):
+        reinforce(bench)
+        bench.save("trained")
+        return
+    with Beside(bench) as beside:
+        reinforce(bench, beside.tell)
+        beside.tell(bench.state.cpu_seconds.get("rl", 0.0), 1.0)
+        bench.save("trained")
+        beside.finish()
+        bench.save("control")
 
 
 def _control(bench: Bench) -> None:

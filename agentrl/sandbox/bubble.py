@@ -14,7 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from agentrl.sandbox.inmate import DEVICES, ENVIRONMENT, ETC
 from agentrl.sandbox.keeper import heard
@@ -23,8 +23,6 @@ from agentrl.sandbox.walls import POLLED, landlock_layer
 
 if TYPE_CHECKING:
     import socket
-
-    from agentrl.sandbox.inmate import Request
 
 SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin")
 NOBODY = b"nobody:x:65534:65534::/work:/bin/sh\n"
@@ -47,6 +45,7 @@ class Bubblewrap:
     prefixes: tuple[str, ...]
     hidden: tuple[str, ...]
     preload: tuple[str, ...]
+    ahead: ClassVar[bool] = False  # bubblewrap must know how large the work folder is
 
     def layers(self) -> list[str]:
         """See `Walls`."""
@@ -58,20 +57,13 @@ class Bubblewrap:
         """See `Walls`."""
         return "/work"
 
-    def enter(self, request: Request, streams: tuple[int, ...], orders: socket.socket, work: str) -> NoReturn:
+    def enter(self, orders: socket.socket, work: str, disk: int, errors: int) -> NoReturn:
         """See `Walls`."""
-        about = {
-            "request": _content(json.dumps(request).encode()),
-            "streams": streams,
-            "orders": orders.fileno(),
-            "readable": self.prefixes,
-            "preload": self.preload,
-        }
-        command = [*self._command(request["disk"]), json.dumps(about)]
-        for descriptor in (*streams, orders.fileno()):
-            os.set_inheritable(descriptor, True)
+        about = {"orders": orders.fileno(), "readable": self.prefixes, "preload": self.preload}
+        command = [*self._command(disk), json.dumps(about)]
+        orders.set_inheritable(True)
         # What bubblewrap or the interpreter says before the program begins is the program's to show.
-        os.dup2(streams[2], 2)
+        os.dup2(errors, 2)
         os.execve(command[0], command, self._environment())
 
     def root(self, started: int, orders: socket.socket) -> int:

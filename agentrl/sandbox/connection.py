@@ -8,15 +8,15 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from agentrl.errors import SandboxUnavailable
 from agentrl.sandbox.inmate import ENVIRONMENT
-from agentrl.sandbox.removal import remove
+from agentrl.sandbox.removal import remove_soon
 from agentrl.sandbox.result import ExecutionResult, Status, Tier
+from agentrl.sandbox.scratch import scratch
 from agentrl.sandbox.verdict import INSIDE
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ class ForkServer:
 
     def __init__(self, tier: Tier, preload: tuple[str, ...], python: str) -> None:
         in_folders = tier in {Tier.LANDLOCK, Tier.UNCONFINED}
-        self._folder = tempfile.mkdtemp(prefix="agentrl-jails-") if in_folders else ""
-        if self._folder and os.getuid() == 0:
-            os.chown(self._folder, INSIDE, INSIDE)
+        self._scratch = scratch("agentrl-jails-") if in_folders else None
+        folder = self._scratch.path if self._scratch is not None else ""
+        if folder and os.getuid() == 0:
+            os.chown(folder, INSIDE, INSIDE)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             self._process = subprocess.Popen(
@@ -53,7 +54,7 @@ class ForkServer:
                     ROOT,
                     str(theirs.fileno()),
                     tier.value,
-                    self._folder,
+                    folder,
                     *preload,
                 ],
                 env={**ENVIRONMENT, "HOME": "/work"},
@@ -103,33 +104,26 @@ class ForkServer:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
         self._process.wait()
-        if self._folder:
-            self._clear()
-
-    def _clear(self) -> None:
-        """Remove what jails wrote; wardens that learn just now that nobody watches may need a moment."""
-        for _ in range(50):
-            remove(self._folder)
-            if not Path(self._folder).exists():
-                return
-            time.sleep(0.02)
+        if self._scratch is not None:
+            remove_soon(self._scratch.path)
+            self._scratch.close()
 
 
 class Supervisor:
     """The process that holds one jail, as the host knows it.
 
     Raises:
-        OSError: it did not start.
+        OSError: it did not start, and neither did the program.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         connection.settimeout(START)
-        hello = connection.recv(4096)
-        if not hello:
-            raise ConnectionResetError(104, "the supervisor of the execution died")
-        # It waits for us, so its number cannot have gone to somebody else.
-        self._pidfd = os.pidfd_open(json.loads(hello)["supervisor"])
+        # A descriptor of itself: on a busy machine its number may be nobody's by the time that we look.
+        _, fds, _, _ = socket.recv_fds(connection, 16, 1)
+        if not fds:
+            raise ConnectionResetError(104, "the supervisor of the execution died before it began")
+        self._pidfd = fds[0]
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn, TypedDict
 
 from agentrl.sandbox import cells, landlock, script, seccomp
-from agentrl.sandbox.kernel import PR_SET_DUMPABLE, drop_capabilities, prctl
+from agentrl.sandbox.kernel import PR_SET_DUMPABLE, drop_capabilities, prctl, tell
 
 if TYPE_CHECKING:
     import socket
@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
 }
 INSTEAD_OF_NAMESPACE = 256
+_PROCESSORS = os.cpu_count() or 1
 
 
 class Request(TypedDict):
@@ -52,14 +53,8 @@ def run(request: Request, channel: socket.socket | None) -> NoReturn:
     script.run_script(request["code"], request["setup"], request["seed"])
 
 
-def become(request: Request, work: str, spare: int) -> None:
-    """Leave everything of the host that a process inherits, and set the limits.
-
-    Args:
-        request: its limits count.
-        work: the folder in which the program starts.
-        spare: threads of the same user outside, which the limit counts where there is no namespace.
-    """
+def become(work: str) -> None:
+    """Leave everything of the host that a process inherits; `work` is where the program will start."""
     prctl(PR_SET_DUMPABLE, 1)
     os.setsid()
     signal.set_wakeup_fd(-1)
@@ -70,9 +65,7 @@ def become(request: Request, work: str, spare: int) -> None:
     os.environ.clear()
     os.environ.update(ENVIRONMENT, HOME=work, TMPDIR=work)
     # The kernel's memory killer takes what the model wrote before anything of the host.
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123  # no pathlib in a child
-        file.write("1000")
-    _limit(request, spare)
+    tell("/proc/self/oom_score_adj", "1000")
 
 
 def shut(work: str, readable: tuple[str, ...]) -> None:
@@ -94,20 +87,25 @@ def shut(work: str, readable: tuple[str, ...]) -> None:
     seccomp.install()
 
 
-def _limit(request: Request, spare: int) -> None:
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # one read, in a fork
-        mapped = int(file.read().split()[0]) * resource.getpagesize()
+def limit(request: Request, spare: int, mapped: int) -> None:
+    """Set the limits of a program on this process and all that it will start.
+
+    Args:
+        request: its limits count.
+        spare: threads of the same user outside, which the limit counts where there is no namespace.
+        mapped: pages of this process by now, which are not the program's.
+    """
     seconds = int(request["wall_seconds"]) + 2
-    for limit, value in (
-        (resource.RLIMIT_AS, mapped + request["memory"]),
+    for what, value in (
+        (resource.RLIMIT_AS, mapped * resource.getpagesize() + request["memory"]),
         (resource.RLIMIT_FSIZE, request["disk"]),
         (resource.RLIMIT_NPROC, request["processes"] + spare),
         (resource.RLIMIT_NOFILE, 256),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_CPU, seconds * max(1, os.cpu_count() or 1)),
+        (resource.RLIMIT_CPU, seconds * _PROCESSORS),
     ):
-        resource.setrlimit(limit, (value, value))
+        resource.setrlimit(what, (value, value))
 
 
 def _replace(argv: list[str]) -> NoReturn:

@@ -19,13 +19,10 @@ def main() -> NoReturn:
         sys.exit(0)
     about = json.loads(said)
     orders = socket.socket(fileno=about["orders"])
-    with open(about["request"], "rb") as file:  # noqa: PTH123  # a descriptor
-        request = json.loads(file.read())
     for name in about["preload"]:
         importlib.import_module(name)
     orders.send(b"{}")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 2)
     os.close(null)
-    streams = tuple(about["streams"])
-    warden.guard(request, streams, orders, "/work", tuple(about["readable"]), warden.MADE_NAMESPACES)
+    warden.guard(orders, "/work", tuple(about["readable"]), warden.MADE_NAMESPACES)

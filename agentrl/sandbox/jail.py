@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
@@ -70,6 +71,7 @@ class Sandbox:
         self._slots = threading.BoundedSemaphore(parallel or parallel_default())
         self._threads: ThreadPoolExecutor | None = None
         self._server: ForkServer | None = None
+        self._closed = False
         self._preload, self._python = preload, python
         self.tier = self._opened(tier)
 
@@ -84,6 +86,7 @@ class Sandbox:
     def close(self) -> None:
         """End the fork server and with it everything that still runs."""
         with self._lock:
+            self._closed = True
             if self._server is not None:
                 self._server.close()
                 self._server = None
@@ -163,15 +166,15 @@ class Sandbox:
     def _begin(self, request: dict[str, object], streams: list[int]) -> Supervisor:
         """Ask for a jail; a fork server that died is started again, once."""
         with self._lock:
-            if self._server is None:
+            if self._closed:
                 raise SandboxError("the sandbox was closed. Make another one.")
-            try:
-                return self._server.begin(request, streams)
-            except OSError:
+            if self._server is not None:
+                with contextlib.suppress(OSError):
+                    return self._server.begin(request, streams)
                 self._server.close()
                 self._server = None
-                self._server = ForkServer(self.tier, self._preload, self._python)
-                return self._server.begin(request, streams)
+            self._server = ForkServer(self.tier, self._preload, self._python)
+            return self._server.begin(request, streams)
 
 
 def _check_python(python: str) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PASS_CREDENTIALS, _CREDENTIALS = 16, 2
 PATIENCE = 30.0
+ATTEMPTS = 20
 
 
 class Order(TypedDict):
@@ -146,6 +147,7 @@ class Keeper:
     def _still_there(self, state: State) -> None:
         ended = select.poll()
         ended.register(state.pidfd, select.POLLIN)
+        ended.register(state.channel, select.POLLHUP)  # which a process that is ending closes first
         if ended.poll(0):
             raise Lost("the program ended the process that held its variables")
 
@@ -154,12 +156,20 @@ class Keeper:
             pidfd = os.pidfd_open(pid)
         except (OSError, ValueError):
             return False
-        if pid not in tree.below(self.jail.root)[0]:
+        if not self._holds(pid):
             os.close(pidfd)
             return False
         self.states[self._next] = State(channel, pid, pidfd)
         self._next += 1
         return True
+
+    def _holds(self, pid: int) -> bool:
+        """Say whether a process is in the jail; one whose parent is just ending may be out of sight."""
+        for _ in range(ATTEMPTS):
+            if pid in tree.below(self.jail.root)[0]:
+                return True
+            time.sleep(0.01)
+        return False
 
     def _freeze(self) -> None:
         """Stop every state and end everything else."""

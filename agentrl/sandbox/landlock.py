@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ class _Beneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("fd", ctypes.c_int32))
 
 
+@functools.cache
 def abi() -> int:
     """Return the version that the kernel offers, 0 if none."""
     try:

@@ -8,13 +8,13 @@ import resource
 import threading
 from typing import TYPE_CHECKING, cast
 
-from agentrl.sandbox.sql import plain, size_of
+from agentrl.sandbox.sql import fetched, too_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from psycopg import Connection as Driver
-    from sqlalchemy import Connection, CursorResult, Engine
+    from sqlalchemy import Connection, Engine
 
 MEMORY = 2 << 30
 _LACK_OF_MEMORY = {"53200", "53400", "54000"}
@@ -104,25 +104,13 @@ def _queried(connection: Connection, sql: str, seconds: float, sizes: tuple[int,
     streaming = connection.execution_options(stream_results=True, max_row_buffer=50, no_parameters=True)
     try:
         cursor = streaming.exec_driver_sql(sql)
-        rows, cut = _fetched(cursor, *sizes)
-        return {"status": "ok", "columns": list(cursor.keys()), "rows": rows, "cut": cut}
+        return {"status": "ok", "columns": list(cursor.keys()), **fetched(cursor, *sizes)}
     except DBAPIError as error:
         return _failed(error, seconds)
     except MemoryError:
         return {"status": "memory", "message": "the result needs too much memory"}
     except (ResourceClosedError, UnicodeError, ValueError) as error:
         return {"status": "error", "message": str(error)}
-
-
-def _fetched(cursor: CursorResult[object], max_rows: int, max_bytes: int) -> tuple[list[list[object]], bool]:
-    rows: list[list[object]] = []
-    size = 0
-    for row in cursor:
-        size += sum(map(size_of, row))
-        if len(rows) >= max_rows or size > max_bytes:
-            return rows, True
-        rows.append([plain(value) for value in row])
-    return rows, False
 
 
 def _failed(error: Exception, seconds: float) -> dict[str, object]:
@@ -133,7 +121,7 @@ def _failed(error: Exception, seconds: float) -> dict[str, object]:
     hint = getattr(diagnosis, "message_hint", None)
     said = f"{message}. {hint}" if hint else message
     if state == _CANCELLED:
-        return {"status": "timeout", "message": f"the query did not end within {seconds:g} s"}
+        return too_late(seconds)
     if state in _LACK_OF_MEMORY or "out of memory" in message:
         return {"status": "memory", "message": said}
     return {"status": "infra_error" if _is_ours(cause, state) else "error", "message": said}

@@ -1,48 +1,79 @@
-"""Removes folders that programs wrote: as deep as they like, with whatever rights."""
+"""Removes folders that programs wrote: as deep as they like, with whatever rights, even if some still run."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import time
 
 
 def remove(folder: str) -> None:
     """Remove a folder and everything in it as far as possible; never raises `OSError` or recurses.
 
-    Folders move up before they are emptied, so that no path grows too long for the kernel.
+    Folders move up before they are emptied, so that no path grows too long for the kernel. Everything in the
+    folder is named relative to an open folder and no link is followed, so that a program that puts a link in
+    the place of a folder while it is removed leads nowhere else.
     """
-    _open_up(folder)
-    waiting = _emptied(folder, folder)
-    while waiting:
-        path = waiting.pop()
-        waiting += _emptied(path, folder)
-        with contextlib.suppress(OSError):
-            os.rmdir(path)  # noqa: PTH106
     with contextlib.suppress(OSError):
+        top = _entered(folder)
+        try:
+            waiting = _emptied(top, top)
+            while waiting:
+                waiting += _removed(waiting.pop(), top)
+        finally:
+            os.close(top)
         os.rmdir(folder)  # noqa: PTH106
 
 
-def _emptied(path: str, top: str) -> list[str]:
-    """Unlink the files of a folder and move its folders to the top; return where they are now."""
+def remove_soon(folder: str) -> None:
+    """Remove a folder in which programs are just being ended, which may need a moment."""
+    for _ in range(50):
+        remove(folder)
+        if not os.path.exists(folder):  # noqa: PTH110
+            return
+        time.sleep(0.02)
+
+
+def _removed(name: str, top: int) -> list[str]:
+    """Remove a folder at the top; return what was in it, which lies at the top now."""
     moved: list[str] = []
-    with contextlib.suppress(OSError), os.scandir(path) as entries:
-        for entry in list(entries):
-            with contextlib.suppress(OSError):
-                if not entry.is_dir(follow_symlinks=False):
-                    os.unlink(entry.path)  # noqa: PTH108
-                    continue
-                _open_up(entry.path)
-                os.rename(entry.path, place := f"{top}/{secrets.token_hex(8)}")  # noqa: PTH104
-                moved.append(place)
+    with contextlib.suppress(OSError):
+        descriptor = _entered(name, top)
+        try:
+            moved = _emptied(descriptor, top)
+        finally:
+            os.close(descriptor)
+        os.rmdir(name, dir_fd=top)
     return moved
 
 
-def _open_up(folder: str) -> None:
-    """Let its owner do everything in a folder, and never in what a link points to."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY)
-        try:
-            os.chmod(f"/proc/self/fd/{descriptor}", 0o700)  # noqa: PTH101
-        finally:
-            os.close(descriptor)
+def _emptied(descriptor: int, top: int) -> list[str]:
+    """Unlink the files of a folder and move its folders to the top; return their names there."""
+    moved: list[str] = []
+    with os.scandir(descriptor) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in found:
+        with contextlib.suppress(OSError):
+            if not is_folder:
+                os.unlink(name, dir_fd=descriptor)
+                continue
+            os.close(_entered(name, descriptor))  # a folder moves only where its owner may write in it
+            place = secrets.token_hex(8)
+            os.rename(name, place, src_dir_fd=descriptor, dst_dir_fd=top)
+            moved.append(place)
+    return moved
+
+
+def _entered(name: str, within: int | None = None) -> int:
+    """Open a folder and let its owner do everything in it.
+
+    Raises:
+        OSError: it is no folder, or a link to one, or somebody else's.
+    """
+    found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=within)
+    try:
+        os.chmod(f"/proc/self/fd/{found}", 0o700)  # noqa: PTH101
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=found)
+    finally:
+        os.close(found)

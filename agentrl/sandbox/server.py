@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gc
 import importlib
 import json
@@ -11,21 +12,23 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from agentrl.sandbox import kernel, landlock, seccomp, warden
+from agentrl.sandbox import kernel, landlock, seccomp, tree, warden
 from agentrl.sandbox.bubble import NOBODY, SYSTEM, bubblewrap
 from agentrl.sandbox.inmate import ETC
+from agentrl.sandbox.removal import remove_soon
 from agentrl.sandbox.result import Tier
-from agentrl.sandbox.supervisor import House, supervise
+from agentrl.sandbox.supervisor import PATIENCE, House, supervise
 from agentrl.sandbox.verdict import INSIDE
 from agentrl.sandbox.walls import POLLED, Folder, Namespaces, landlock_layer
+from agentrl.sandbox.warden import close_all_but
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentrl.sandbox.inmate import Request
     from agentrl.sandbox.walls import Walls
 
 _DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -40,15 +43,62 @@ def serve(fd: int, tier: Tier, base: str, preload: tuple[str, ...]) -> NoReturn:
         host.sendall(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         os._exit(1)
     host.sendall(json.dumps({"layers": house.walls.layers()}).encode())
+    door = _waiting(house)
     while True:
         _, fds, _, _ = socket.recv_fds(host, 1, 5)
         if len(fds) not in {2, 5}:
-            os._exit(0)
-        if os.fork() == 0:
-            host.close()
-            _attend(fds, house)
+            _close_down(base)
+        if not _handed_over(door, fds):
+            _handed_over(_waiting(house), fds)
         for each in fds:
             os.close(each)
+        door = _waiting(house)
+
+
+def _close_down(base: str) -> NoReturn:
+    """The host hung up, or was killed: end what still runs, and remove the folders that nobody else will."""
+    if base:
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)  # what falls out of a jail falls to us
+        deadline = time.monotonic() + PATIENCE
+        while (below := tree.below(os.getpid())[0]) and time.monotonic() < deadline:
+            for pid in below:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        remove_soon(base)
+    os._exit(0)
+
+
+def _waiting(house: House) -> socket.socket | None:
+    """Start the supervisor of the next jail, so that the jail stands when somebody asks.
+
+    Returns:
+        Its door; None where there is no room for another process now. Jails that run go on.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        child = os.fork()
+    except OSError:
+        ours.close()
+        child = -1
+    if child == 0:
+        # Nothing of the host, and nothing of an execution that is being handed over.
+        close_all_but(theirs.fileno())
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        supervise(theirs, house)
+    theirs.close()
+    return ours if child > 0 else None
+
+
+def _handed_over(door: socket.socket | None, fds: list[int]) -> bool:
+    """Give a request to the supervisor that waits; a jail that broke while it waited takes none."""
+    if door is None:
+        return False
+    with door, contextlib.suppress(OSError):
+        socket.send_fds(door, [b"x"], fds)
+        return True
+    return False
 
 
 def _opened(tier: Tier, base: str, preload: tuple[str, ...]) -> House:
@@ -189,17 +239,6 @@ def _bind(path: str, *, device: bool = False) -> None:
     kernel.mount(str(old), str(new), "", kernel.MS_BIND | kernel.MS_REC)
     flags = kernel.MS_NOSUID | (0 if device else kernel.MS_NODEV)
     kernel.mount("", str(new), "", kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | flags)
-
-
-def _attend(fds: list[int], house: House) -> NoReturn:
-    payload, *streams, control = fds
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    with open(payload, "rb") as file:  # noqa: PTH123  # a descriptor
-        request: Request = json.loads(file.read())
-    host = socket.socket(fileno=control)
-    host.send(json.dumps({"supervisor": os.getpid()}).encode())
-    supervise(request, tuple(streams), host, house)
 
 
 def main() -> NoReturn:

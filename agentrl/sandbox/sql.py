@@ -13,7 +13,7 @@ from agentrl.sandbox.result import Status, is_text
 from agentrl.sandbox.worker import WorkerDied, WorkerFailure, Workers, WorkerTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 Value: TypeAlias = str | int | float | bytes | Decimal | None
 Row: TypeAlias = tuple[Value, ...]
@@ -78,7 +78,7 @@ def asked(workers: Workers, request: Mapping[str, object], seconds: float) -> Qu
     try:
         said = workers.call({**request, "seconds": seconds}, seconds + GRACE)
     except WorkerTimeout:
-        said = {"status": "timeout", "message": f"the query did not end within {seconds:g} s"}
+        said = too_late(seconds)
     except WorkerDied:
         said = {"status": "killed", "message": "the process of the query died"}
     except WorkerFailure as error:
@@ -95,6 +95,27 @@ def asked(workers: Workers, request: Mapping[str, object], seconds: float) -> Qu
         message=str(said.get("message", "")),
         wall_seconds=time.monotonic() - began,
     )
+
+
+def fetched(rows: Iterable[Sequence[object]], most_rows: int, most_bytes: int) -> dict[str, object]:
+    """Read rows as a worker answers them, up to a number of rows and of bytes.
+
+    >>> fetched([(1, b"x"), (2, b"y")], 1, 100)
+    {'rows': [[1, {'blob': '78'}]], 'cut': True}
+    """
+    read: list[list[object]] = []
+    size = 0
+    for row in rows:
+        size += sum(map(size_of, row))
+        if len(read) >= most_rows or size > most_bytes:
+            return {"rows": read, "cut": True}
+        read.append([plain(value) for value in row])
+    return {"rows": read, "cut": False}
+
+
+def too_late(seconds: float) -> dict[str, object]:
+    """Say as a worker does that a query did not end."""
+    return {"status": "timeout", "message": f"the query did not end within {seconds:g} s"}
 
 
 def plain(value: object) -> object:

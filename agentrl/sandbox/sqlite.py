@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import hashlib
 import os
-import shutil
 import sqlite3
 import tempfile
 import threading
@@ -14,12 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from agentrl.sandbox.scratch import Scratch, scratch
 from agentrl.sandbox.sql import QueryResult, asked
 from agentrl.sandbox.worker import shared
 
 _TARGET = "agentrl.sandbox.sqlite_worker:prepare"
 _LOCK = threading.Lock()
-_FOLDERS: list[str] = []
+_FOLDERS: list[Scratch] = []
 
 
 class SqliteGuard:
@@ -113,11 +113,11 @@ def _snapshot(database: Path) -> Path:
 def _folder() -> str:
     with _LOCK:
         if not _FOLDERS:
-            _FOLDERS.append(tempfile.mkdtemp(prefix="agentrl-sql-"))
+            _FOLDERS.append(scratch("agentrl-sql-"))
             atexit.register(_remove)
-        return _FOLDERS[0]
+        return _FOLDERS[0].path
 
 
 def _remove() -> None:
     while _FOLDERS:
-        shutil.rmtree(_FOLDERS.pop(), ignore_errors=True)
+        _FOLDERS.pop().close()

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentrl.sandbox.sql import MAX_SQL, plain, size_of
+from agentrl.sandbox.sql import MAX_SQL, fetched, too_late
 from agentrl.sandbox.worker_main import harden
 
 if TYPE_CHECKING:
@@ -169,26 +169,13 @@ def _queried(
         cursor = connection.execute(sql)
         if cursor.description is None:
             return {"status": "error", "message": "this is no query: it has no result"}
-        rows, cut = _fetched(cursor, *sizes)
-        columns = [item[0] for item in cursor.description]
+        answer = {"columns": [item[0] for item in cursor.description], **fetched(cursor, *sizes)}
         cursor.close()
     except sqlite3.OperationalError as error:
         late = str(error) == "interrupted"
-        message = f"the query did not end within {seconds:g} s" if late else str(error)
-        return {"status": "timeout" if late else "error", "message": message}
+        return too_late(seconds) if late else {"status": "error", "message": str(error)}
     except MemoryError:
         return {"status": "memory", "message": "the query needs too much memory"}
     except (sqlite3.Error, sqlite3.Warning, ValueError, UnicodeError) as error:
         return {"status": "error", "message": str(error)}
-    return {"status": "ok", "columns": columns, "rows": rows, "cut": cut}
-
-
-def _fetched(cursor: sqlite3.Cursor, max_rows: int, max_bytes: int) -> tuple[list[list[object]], bool]:
-    rows: list[list[object]] = []
-    size = 0
-    for row in cursor:
-        size += sum(map(size_of, row))
-        if len(rows) >= max_rows or size > max_bytes:
-            return rows, True
-        rows.append([plain(value) for value in row])
-    return rows, False
+    return {"status": "ok", **answer}

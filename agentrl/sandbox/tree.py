@@ -15,20 +15,32 @@ _CLOCK = os.sysconf("SC_CLK_TCK")
 def below(root: int, most: float = math.inf) -> tuple[list[int], int]:
     """Return every process under a root, and the number of their threads.
 
+    Children of a process that ends meanwhile fall to the root of a jail, so that is looked at once more.
     Beyond `most` threads it looks no further: while processes multiply, nobody could count them all.
     """
-    found: list[int] = []
+    found: dict[int, None] = {}
     waiting, threads = [root], 0
     while waiting and threads <= most:
         pid = waiting.pop()
-        with contextlib.suppress(OSError):
-            tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  # no pathlib where every millisecond counts
-            threads += len(tasks) if pid != root else 0
-            for task in tasks:
-                with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:  # noqa: PTH123
-                    waiting += (children := [int(word) for word in file.read().split()])
-                    found += children
-    return found, threads
+        children, count = _family(pid)
+        threads += count if pid != root else 0
+        new = [child for child in children if child not in found]
+        found.update(dict.fromkeys(new))
+        waiting += new or ([root] if pid != root and not waiting else [])
+    return list(found), threads
+
+
+def _family(pid: int) -> tuple[list[int], int]:
+    """Return the children of a process, and how many threads it has."""
+    children: list[int] = []
+    count = 0
+    with contextlib.suppress(OSError):
+        tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  # no pathlib where every millisecond counts
+        count = len(tasks)
+        for task in tasks:
+            with open(f"/proc/{pid}/task/{task}/children", "rb", buffering=0) as file:  # noqa: PTH123
+                children += [int(word) for word in file.read().split()]
+    return children, count
 
 
 def memory(pids: list[int], limit: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
 
 from agentrl.sandbox import kernel, landlock, warden
 from agentrl.sandbox.removal import remove
@@ -14,14 +14,19 @@ from agentrl.sandbox.verdict import INSIDE
 if TYPE_CHECKING:
     import socket
 
-    from agentrl.sandbox.inmate import Request
     from agentrl.sandbox.warden import Ground
 
 POLLED = "memory_total: polled"
 
 
 class Walls(Protocol):
-    """How one tier holds a program. One value serves every jail of a fork server."""
+    """How one tier holds a program. One value serves every jail of a fork server.
+
+    Attributes:
+        ahead: whether a jail can stand before anybody asks for it.
+    """
+
+    ahead: ClassVar[bool]
 
     def layers(self) -> list[str]:
         """Say what holds a program, in words."""
@@ -31,8 +36,15 @@ class Walls(Protocol):
         """Get this process, a supervisor, ready to start a warden; return the work folder."""
         ...
 
-    def enter(self, request: Request, streams: tuple[int, ...], orders: socket.socket, work: str) -> NoReturn:
-        """Become the warden, in a fork of the supervisor."""
+    def enter(self, orders: socket.socket, work: str, disk: int, errors: int) -> NoReturn:
+        """Become the warden, in a fork of the supervisor.
+
+        Args:
+            orders: the connection to the supervisor.
+            work: the work folder.
+            disk: bytes that it may hold, where this must be known before the request.
+            errors: a descriptor for what goes wrong in words of somebody else.
+        """
         ...
 
     def root(self, started: int, orders: socket.socket) -> int:
@@ -61,10 +73,12 @@ class Namespaces:
         readable: folders that the interpreter needs.
         own_network: whether each jail needs a network namespace of its own; one empty one serves all where
             Landlock keeps them from each other's sockets.
+        ahead: see `Walls`.
     """
 
     readable: tuple[str, ...]
     own_network: bool = True
+    ahead: ClassVar[bool] = True
 
     def layers(self) -> list[str]:
         """See `Walls`."""
@@ -80,9 +94,9 @@ class Namespaces:
         kernel.map_identity(INSIDE, user, group)
         return "/work"
 
-    def enter(self, request: Request, streams: tuple[int, ...], orders: socket.socket, work: str) -> NoReturn:
-        """See `Walls`."""
-        warden.guard(request, streams, orders, work, self.readable, warden.NAMESPACES)
+    def enter(self, orders: socket.socket, work: str, disk: int, errors: int) -> NoReturn:
+        """See `Walls`; the warden learns later how large the work folder is."""
+        warden.guard(orders, work, self.readable, warden.NAMESPACES)
 
     def root(self, started: int, orders: socket.socket) -> int:
         """See `Walls`."""
@@ -100,12 +114,14 @@ class Folder:
         base: where the work folders lie.
         readable: folders of the interpreter.
         named: the layers, in words.
+        ahead: see `Walls`.
     """
 
     base: str
     readable: tuple[str, ...]
     ground: Ground
     named: tuple[str, ...]
+    ahead: ClassVar[bool] = True
 
     def layers(self) -> list[str]:
         """See `Walls`."""
@@ -116,9 +132,9 @@ class Folder:
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         return tempfile.mkdtemp(prefix="jail-", dir=self.base)
 
-    def enter(self, request: Request, streams: tuple[int, ...], orders: socket.socket, work: str) -> NoReturn:
+    def enter(self, orders: socket.socket, work: str, disk: int, errors: int) -> NoReturn:
         """See `Walls`."""
-        warden.guard(request, streams, orders, work, self.readable, self.ground)
+        warden.guard(orders, work, self.readable, self.ground)
 
     def root(self, started: int, orders: socket.socket) -> int:
         """See `Walls`."""

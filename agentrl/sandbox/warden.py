@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypedDict
 
 from agentrl.sandbox import inmate, kernel, landlock, tree
 
@@ -26,77 +26,80 @@ if TYPE_CHECKING:
 
     from agentrl.sandbox.inmate import Request
 
+_MEMORY_FOLDERS = ("/work", "/tmp", "/dev/shm")
+_HARMLESS = kernel.MS_NOSUID | kernel.MS_NODEV
+
+
+class Wanted(TypedDict):
+    """What a warden is told of a request: bytes of files, and whether it is a session."""
+
+    disk: int
+    session: bool
+
 
 @dataclass(frozen=True)
 class Ground:
     """What a warden stands on.
 
     Attributes:
-        settle: builds what is around the warden, where folders stay readable; returns threads of others that
-            a limit will count.
+        settle: builds what is around the warden, where folders stay readable.
+        admit: makes room for so many bytes of files; returns threads of others that a limit will count.
         signal_all: sends a signal to everything in the jail but the warden, and to nothing else.
         shut: gives up the program's rights, by work folder and readable folders.
     """
 
-    settle: Callable[[Request, tuple[str, ...]], int]
+    settle: Callable[[tuple[str, ...]], None]
+    admit: Callable[[int], int]
     signal_all: Callable[[int], None]
     shut: Callable[[str, tuple[str, ...]], None]
 
 
-def guard(
-    request: Request,
-    streams: tuple[int, ...],
-    orders: socket.socket,
-    work: str,
-    readable: tuple[str, ...],
-    ground: Ground,
-) -> NoReturn:
-    """Build the jail around this process, start the program, and obey.
+def guard(orders: socket.socket, work: str, readable: tuple[str, ...], ground: Ground) -> NoReturn:
+    """Build the jail around this process and a process for the program in it, and obey.
 
     Args:
-        request: the program and its limits, or a session.
-        streams: its standard streams; for a session also its first channel.
-        orders: the supervisor. `{"keep": [pids]}` freezes everything and kills all but these; anything else,
-            and the end of the connection, kills everything.
+        orders: the supervisor. `{"begin": ...}` brings the program or session with its descriptors;
+            `{"keep": [pids]}` freezes everything and kills all but these; anything else, and the end of the
+            connection, kills everything.
         work: the work folder; "/work" where namespaces hold the program.
         readable: folders of the interpreter.
         ground: what holds it.
     """
     try:
-        spare = ground.settle(request, readable)
-        _lay_files(request["files"], work)
+        ground.settle(readable)
         woken = _woken_by_children()
+        door, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = os.fork()
         if program == 0:
-            _start(request, streams, orders, lambda: _give_up(request, work, readable, spare, ground))
+            _be_the_program(orders, inner, work, lambda: ground.shut(work, readable))
+        inner.close()
     except BaseException as error:
         _tell(orders, {"infra": f"{type(error).__name__}: {error}"})
         os._exit(0)
-    for stream in streams:
-        os.close(stream)
-    # A session lasts while its states do; its first process is one of them.
-    _obey(orders, program if len(streams) == 3 else 0, woken, ground)
+    try:
+        _Warden(orders, door, program, ground).obey(woken)
+    finally:  # only an error of ours comes here, and nothing in the jail may outlive it
+        _end(orders, None, ground)
 
 
-def _give_up(request: Request, work: str, readable: tuple[str, ...], spare: int, ground: Ground) -> None:
-    inmate.become(request, work, spare)
-    ground.shut(work, readable)
-
-
-def _shut_in(request: Request, readable: tuple[str, ...]) -> int:
+def _shut_in(readable: tuple[str, ...]) -> None:
     kernel.unshare(kernel.NEW_NS)
-    disk = request["disk"]
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV
-    for target in ("/work", "/tmp", "/dev/shm"):
+    for target in _MEMORY_FOLDERS:
         covered = {path: os.open(path, os.O_PATH) for path in readable if path.startswith(f"{target}/")}
-        kernel.mount("tmpfs", target, "tmpfs", flags, f"size={disk},nr_inodes=2048,mode=0700")
+        kernel.mount("tmpfs", target, "tmpfs", _HARMLESS, "size=1m,nr_inodes=2048,mode=0700")
         _uncover(covered, target)
     try:
-        kernel.mount("proc", "/proc", "proc", flags | kernel.MS_NOEXEC, "hidepid=2")
+        kernel.mount("proc", "/proc", "proc", _HARMLESS | kernel.MS_NOEXEC, "hidepid=2")
     except OSError:
         # A container that masks parts of /proc may not mount a new one; an empty folder hides more.
-        kernel.mount("tmpfs", "/proc", "tmpfs", flags | kernel.MS_RDONLY, "size=4096")
-    return _be_first(request)
+        kernel.mount("tmpfs", "/proc", "tmpfs", _HARMLESS | kernel.MS_RDONLY, "size=4096")
+    _be_first(readable)
+
+
+def _resize(disk: int) -> int:
+    for target in _MEMORY_FOLDERS:
+        kernel.mount("tmpfs", target, "tmpfs", _HARMLESS | kernel.MS_REMOUNT, f"size={disk}")
+    return 0
 
 
 def _uncover(covered: dict[str, int], target: str) -> None:
@@ -114,7 +117,7 @@ def _uncover(covered: dict[str, int], target: str) -> None:
         kernel.mount("", top, "", flags)
 
 
-def _be_first(_: Request, __: tuple[str, ...] = ()) -> int:
+def _be_first(_: tuple[str, ...]) -> None:
     """Stand in a pid namespace that somebody made for us."""
     if os.getpid() != 1:
         raise OSError(3, "the first process of a jail must have the number 1")
@@ -122,22 +125,29 @@ def _be_first(_: Request, __: tuple[str, ...] = ()) -> int:
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+
+
+def _nobody_else(_: int) -> int:
+    """Say that a namespace counts only its own."""
     return 0
 
 
-def _gather(_: Request, __: tuple[str, ...] = ()) -> int:
+def _gather(_: tuple[str, ...]) -> None:
     """Let processes whose parent ends fall to this one, outside of any namespace."""
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _count_others(_: int) -> int:
     return inmate.INSTEAD_OF_NAMESPACE + tree.threads_of(os.getuid())
 
 
-def _confine(request: Request, _: tuple[str, ...]) -> int:
-    spare = _gather(request)
+def _confine(readable: tuple[str, ...]) -> None:
+    _gather(readable)
     landlock.confine()
     try:
         os.kill(os.getppid(), 0)
     except PermissionError:
-        return spare
+        return
     raise OSError(0, "Landlock let a signal out of its domain")
 
 
@@ -164,19 +174,16 @@ def _woken_by_children() -> int:
     return reading
 
 
-def _start(
-    request: Request,
-    streams: tuple[int, ...],
-    orders: socket.socket,
-    give_up: Callable[[], None],
+def _be_the_program(
+    orders: socket.socket, door: socket.socket, work: str, give_up: Callable[[], None]
 ) -> NoReturn:
+    """Give everything up, wait for a program, and run it."""
     try:
-        for target, stream in enumerate(streams[:3]):
-            os.dup2(stream, target)
-        kept = streams[3:]
-        close_all_but(orders.fileno(), *kept)
-        channel = socket.socket(fileno=kept[0]) if kept else None
+        close_all_but(*sorted((orders.fileno(), door.fileno())))
+        size = os.open("/proc/self/statm", os.O_RDONLY)  # which nobody opens later
+        inmate.become(work)
         give_up()
+        request, channel = _admitted(door, work, size)
     except BaseException as error:
         _tell(orders, {"infra": f"{type(error).__name__}: {error}"})
         os._exit(0)
@@ -185,6 +192,24 @@ def _start(
         inmate.run(request, channel)
     except BaseException:
         os._exit(1)
+
+
+def _admitted(door: socket.socket, work: str, size: int) -> tuple[Request, socket.socket | None]:
+    """Take what comes through the door: the request, and three streams or a session's channel with them."""
+    spare, fds, _, _ = socket.recv_fds(door, 16, 5)
+    if not fds:
+        os._exit(0)  # nobody asks any more
+    payload, *streams = fds
+    with open(payload, "rb") as file:  # noqa: PTH123  # a descriptor
+        request: Request = json.loads(file.read())
+    _lay_files(request["files"], work)
+    for target, stream in enumerate(streams[:3]):
+        os.dup2(stream, target)
+        os.close(stream)
+    inmate.limit(request, int(spare), mapped=int(os.read(size, 64).split()[0]))
+    os.close(size)
+    door.close()
+    return request, socket.socket(fileno=streams[3]) if streams[3:] else None
 
 
 def close_all_but(*kept: int) -> None:
@@ -196,33 +221,66 @@ def close_all_but(*kept: int) -> None:
     os.closerange(last + 1, 65536 if sys.maxsize > 65536 else 1024)
 
 
-def _obey(orders: socket.socket, program: int, woken: int, ground: Ground) -> NoReturn:
-    poll = select.poll()
-    poll.register(orders, select.POLLIN)
-    poll.register(woken, select.POLLIN)
-    while True:
-        ready = dict(poll.poll())
-        if woken in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(woken, 4096)
-            code = _reaped().get(program)
-            if code is not None:
-                _end(orders, code, ground)
-        if orders.fileno() in ready:
-            _follow(orders, ground)
+class _Warden:
+    """The first process of a jail, once everything stands.
 
+    Attributes:
+        program: the process whose end is the end of the jail; 0 where that is not one process: a session
+            lasts while its states do, and its first process is one of them.
+    """
 
-def _follow(orders: socket.socket, ground: Ground) -> None:
-    said = orders.recv(1 << 16)
-    if not said.startswith(b"{"):
-        _end(orders, None, ground)
-    keep: list[int] = json.loads(said)["keep"]
-    ground.signal_all(signal.SIGSTOP)
-    for pid in _others():
-        if pid not in keep:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-    _tell(orders, {"kept": True})
+    def __init__(self, orders: socket.socket, door: socket.socket, program: int, ground: Ground) -> None:
+        self._orders, self._door, self._ground = orders, door, ground
+        self.program = program
+
+    def obey(self, woken: int) -> NoReturn:
+        """Do what the supervisor says until the program or the connection ends."""
+        poll = select.poll()
+        poll.register(self._orders, select.POLLIN)
+        poll.register(woken, select.POLLIN)
+        while True:
+            ready = dict(poll.poll())
+            if woken in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(woken, 4096)
+                code = _reaped().get(self.program)
+                if code is not None:
+                    _end(self._orders, code, self._ground)
+            if self._orders.fileno() in ready:
+                self._follow()
+
+    def _follow(self) -> None:
+        said, fds = b"", list[int]()
+        with contextlib.suppress(ConnectionResetError):  # a supervisor died with our words unread
+            said, fds, _, _ = socket.recv_fds(self._orders, 1 << 16, 5)
+        if not said.startswith(b"{"):
+            _end(self._orders, None, self._ground)
+        order = json.loads(said)
+        if "begin" in order:
+            self._begin(order["begin"], fds)
+        else:
+            self._keep(order["keep"])
+
+    def _begin(self, wanted: Wanted, fds: list[int]) -> None:
+        try:
+            others = self._ground.admit(wanted["disk"])
+            if wanted["session"]:
+                self.program = 0
+            socket.send_fds(self._door, [str(others).encode()], fds)
+        except OSError as error:
+            _tell(self._orders, {"infra": f"{type(error).__name__}: {error}"})
+            _end(self._orders, None, self._ground)
+        for each in fds:
+            os.close(each)
+        self._door.close()
+
+    def _keep(self, kept: list[int]) -> None:
+        self._ground.signal_all(signal.SIGSTOP)
+        for pid in _others():
+            if pid not in kept:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+        _tell(self._orders, {"kept": True})
 
 
 def _others() -> list[int]:
@@ -283,7 +341,7 @@ def _leave_open(_work: str, _readable: tuple[str, ...]) -> None:
     """Keep all rights."""
 
 
-NAMESPACES = Ground(_shut_in, _everybody, inmate.shut)
-MADE_NAMESPACES = Ground(_be_first, _everybody, inmate.shut)
-DOMAIN = Ground(_confine, _everybody, inmate.shut)
-OPEN = Ground(_gather, _everybody_below, _leave_open)
+NAMESPACES = Ground(_shut_in, _resize, _everybody, inmate.shut)
+MADE_NAMESPACES = Ground(_be_first, _nobody_else, _everybody, inmate.shut)
+DOMAIN = Ground(_confine, _count_others, _everybody, inmate.shut)
+OPEN = Ground(_gather, _count_others, _everybody_below, _leave_open)

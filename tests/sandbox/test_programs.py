@@ -187,6 +187,17 @@ def test_a_test_that_is_not_json_is_named(arguments: tuple[object, ...], expecte
         CallTest("square", arguments, expected)
 
 
+@pytest.mark.parametrize("odd", [None, 3, b"3", ["3"]])
+def test_a_test_that_is_no_text_is_named(odd: object) -> None:
+    text = cast("str", odd)
+    with pytest.raises(ConfigError, match="stdin of a test is a text"):
+        StdinTest(text, "3")
+    with pytest.raises(ConfigError, match="stdout of a test is a text"):
+        StdinTest("3", text)
+    with pytest.raises(ConfigError, match="function of a test is named by a text"):
+        CallTest(text, (1,), 1)
+
+
 def test_nan_equals_nan_and_nothing_else(sandbox: Sandbox) -> None:
     assert GRADER("def f(): return [float('nan')]", [CallTest("f", (), [math.nan])], sandbox).reward == 1.0
     assert not same_value(math.nan, 1.0, 1e-9)

@@ -278,6 +278,11 @@ def test_keys_of_an_order() -> None:
     assert with_sort_keys("garbage (", "sqlite") is None
 
 
+def test_spider_lives_in_2020() -> None:
+    assert Spider().prepared("SELECT YEAR( CurDate ())-age") == "SELECT 2020-age"
+    assert Strict().prepared("SELECT YEAR(CURDATE())") == "SELECT YEAR(CURDATE())"
+
+
 def test_near_decimals_are_paired_in_any_order() -> None:
     ours: list[tuple[float, str]] = [(1 + 1e-9 * number, f"n{number % 7}") for number in range(500)]
     theirs = [(value * (1 + 1e-8), word) for value, word in ours]

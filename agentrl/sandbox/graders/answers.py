@@ -48,6 +48,7 @@ so therefore thus hence then about around approximately roughly probably likely 
 actually indeed just called named titled known born died lives lived located found founded
 written directed made created released published played held built based set won began
 """
+_RELATIONS = {"of", "in", "at", "on", "from", "to", "for", "by", "with"}
 _FRAME = frozenset(_PLAIN.split()) | _ARTICLES | _COPULAS
 
 
@@ -117,10 +118,13 @@ def contains(answer: str, gold: str, *, extra: int = 8) -> bool:
 
     Golds of one character, yes and no need an exact match. So does an answer with more than `extra` tokens
     besides, one that denies or lists alternatives, and one where the gold stands beside anything but a plain
-    frame: "WHAT is GOLD", "NAME was so", or words such as "I think". One place of a sentence is its answer.
+    frame: "WHAT is GOLD", "GOLD is so", "GOLD is the so of NAME", or words such as "I think". One place of a
+    sentence is its answer, so that "Ann is Bob" cannot be right for both.
 
     >>> contains("It is Paris", "Paris"), contains("Paris or Rome or Bonn", "Paris"), contains("2010", "1")
     (True, False, False)
+    >>> [contains("Paris is the capital of France", gold) for gold in ("Paris", "France")]
+    [True, False]
     >>> contains("Paris & Rome", "Paris"), contains("It is not Paris", "Paris"), contains("42 or so", "42")
     (False, False, True)
     """
@@ -156,9 +160,27 @@ def _places(answer: str) -> list[list[str]]:
         return places
     before, behind = said[: copulas[0]], said[copulas[0] + 1 :]
     names = [_is_name(word) for word, token in before if token not in _FRAME]
-    if names and all(names) and not any(_is_name(word) for word, _ in behind):
+    if names and all(names) and _explains(behind):
         return [*places, [token for _, token in before]]
     return places + [[token for _, token in said[number + 1 :]] for number in copulas]
+
+
+def _explains(behind: Sequence[tuple[str, str]]) -> bool:
+    """Say whether words behind a copula only explain the name before it, as "the capital of France" does.
+
+    Otherwise they may be an answer themselves, and a sentence has one place for it.
+    """
+    names = [_is_name(word) for word, _ in behind]
+    if not any(names):
+        return True
+    starts = [number for number, name in enumerate(names) if name and not names[max(0, number - 1)]]
+    first = behind[0][1]
+    return (
+        not names[0]
+        and first not in _FRAME
+        and all(behind[number - 1][1] in _RELATIONS for number in starts)
+        and not any(token in _COPULAS for _, token in behind)
+    )
 
 
 def _is_name(word: str) -> bool:

@@ -39,10 +39,21 @@ class Runs(Protocol):
 
 @dataclass(frozen=True)
 class StdinTest:
-    """A program reads `stdin` and must write `stdout`; blanks at the ends of lines do not count."""
+    """A program reads `stdin` and must write `stdout`; blanks at the ends of lines do not count.
+
+    Raises:
+        ConfigError: one of them is no text.
+    """
 
     stdin: str
     stdout: str
+
+    def __post_init__(self) -> None:
+        for name, value in (("stdin", self.stdin), ("stdout", self.stdout)):
+            if not is_text(value):
+                raise ConfigError(
+                    f"{name} of a test is a text, as a program reads or writes it; got {value!r:.100}."
+                )
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,8 @@ class CallTest:
     expected: object
 
     def __post_init__(self) -> None:
+        if not is_text(self.function):
+            raise ConfigError(f"The function of a test is named by a text; got {self.function!r:.100}.")
         try:
             json.dumps([*self.arguments, self.expected])
         except (TypeError, ValueError, RecursionError) as error:
