@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import time
@@ -45,6 +46,9 @@ _logger = logging.getLogger(__name__)
 JOURNAL = "trajectories/rl.jsonl.zst"
 SHELF = "replay.jsonl.zst"
 GROWING = ("metrics.jsonl", "samples.jsonl", JOURNAL)
+
+
+STOPPING = b"Stopping after this step; once more (Ctrl-C) stops at once.\n"
 
 
 class Interrupted(Exception):  # control flow: the run stopped where it can be resumed
@@ -275,6 +279,8 @@ def _signals(bench: Bench) -> Generator[None]:
             raise KeyboardInterrupt
         del number
         bench.stopping = True
+        # print() may be what the signal interrupted.
+        os.write(2, STOPPING)
 
     try:
         before = {name: signal.signal(name, handle) for name in (signal.SIGINT, signal.SIGTERM)}

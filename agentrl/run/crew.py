@@ -117,6 +117,11 @@ class Crew:
         """Of the world's tools, where a chat template lists them."""
         return self._shard(0).schemas
 
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """The components of the reward that the world declares."""
+        return self._shard(0).reward_names
+
     def num_tasks(self, split: str) -> int | None:
         """Return the number of tasks of a split of the environment."""
         return self._shard(0).num_tasks(split)

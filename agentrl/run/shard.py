@@ -220,6 +220,11 @@ class Shard:
         """Return the number of tasks of a split."""
         return self.stock.look().num_tasks(split)
 
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """Return the components of the reward that the world declares."""
+        return self.stock.look().reward_names
+
     def load(self, weights: torch.Tensor) -> None:
         """Put flat weights into the model."""
         from agentrl.learn.gradient import load_flat

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agentrl.config import load
-from agentrl.errors import RolloutError, RunDirectoryError
+from agentrl.errors import ConfigError, RolloutError, RunDirectoryError
 from agentrl.learn.algorithm import describe
 from agentrl.recipes import get
 from agentrl.rollout import assign_groups, complete_groups
@@ -15,6 +15,7 @@ from agentrl.run.beside import Beside
 from agentrl.run.check import check_algorithm, check_splits, columns_read
 from agentrl.run.curve import write_point
 from agentrl.run.directory import RunDirectory, free_directory
+from agentrl.run.draw import check_plan
 from agentrl.run.jobs import collect_on
 from agentrl.run.judge import interval_row, judge
 from agentrl.run.progress import SilentProgress
@@ -130,7 +131,8 @@ def preflight(bench: Bench) -> None:
     """Play one episode before anything is spent, so that a broken world or algorithm stops the run.
 
     Raises:
-        RolloutError: the episode failed. AlgorithmError, MissingColumnError: its credit cannot be computed.
+        RolloutError: the episode failed. ConfigError: not even its first prompt fits the model's context.
+        AlgorithmError, MissingColumnError: its credit cannot be computed, or the plan cannot deal a step.
     """
     assignments = assign_groups(bench.settings.environment.split, [0], members=1, seed=bench.settings.seed)
     harvest = complete_groups(collect_on(bench.crew, Task(tuple(assignments), "model", 1.0, 1.0), None))
@@ -141,7 +143,19 @@ def preflight(bench: Bench) -> None:
             f"{failed.turns_done} turns ({failed.reason.value}): {failed.detail}. "
             "Repair the environment and run again; `agentrl envs check` finds the common causes."
         )
-    bench.columns = columns_read(bench.algorithm, harvest.trajectories[0], bench.state.ledger)
+    first = harvest.trajectories[0]
+    if not first.turns:
+        shown = bench.renderer.for_tools(bench.crew.schemas)
+        prompt = len(shown.begin(first.system, first.final_observation))
+        raise ConfigError(
+            f"the model could not say anything in the preflight episode: the first prompt of {first.task} "
+            f"has {prompt} tokens, and a stream holds {bench.settings.model.context} (model.context). Raise "
+            "it, or lower limits.observation_tokens."
+        )
+    if bench.settings.rl.steps:
+        check_plan(bench, bench.algorithm.at(0.0).plan)
+    components = bench.crew.reward_names if bench.settings.rl.steps else None
+    bench.columns = columns_read(bench.algorithm, first, bench.state.ledger, components)
 
 
 def _finish(bench: Bench) -> Run:

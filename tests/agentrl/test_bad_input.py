@@ -185,6 +185,46 @@ def test_a_world_that_raises_in_the_preflight_episode_stops_the_run(
     assert "agentrl envs check" in text
 
 
+def test_a_context_that_holds_no_prompt_stops_the_run_before_the_warm_start(
+    said: Said, tmp_path: Path
+) -> None:
+    text = said(train("model.context=8", out=tmp_path / "run"), BAD_INPUT)
+    assert "could not say anything in the preflight episode" in text
+    assert "a stream holds 8 (model.context)" in text
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_lone_members_that_would_teach_nothing_are_refused(said: Said, tmp_path: Path) -> None:
+    text = said(train("rl.members=1", "rl.algorithm=GIGPO", out=tmp_path / "run"), BAD_INPUT)
+    assert "every advantage would be zero" in text
+    assert "Set rl.members to 2 or more" in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (("rl.algorithm=FAPO",), "declare reward_names = ('flawed',)"),
+        (
+            ("rl.plan.sampler.part=Weighted", "rl.plan.sampler.pool=0"),
+            "a pool of 0 tasks cannot give",
+        ),
+    ],
+)
+def test_what_no_step_could_use_is_refused_before_the_warm_start(
+    wrong: tuple[str, ...], sentence: str, said: Said, tmp_path: Path
+) -> None:
+    assert sentence in said(train(*wrong, out=tmp_path / "run"), BAD_INPUT)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_setting_of_another_place_is_pointed_to(said: Said) -> None:
+    text = said(["eval", "household/eval", "--policy", "expert", "tasks=8"], BAD_INPUT)
+    assert "there is no setting 'tasks'. It stands in scenario.0.tasks." in text
+    text = said(["eval", "household/eval", "turns=8"], BAD_INPUT)
+    assert "It stands in scenario.0.turns and limits.turns." in text
+
+
 def test_a_world_that_raises_above_the_set_share_stops_the_run(
     said: Said, worlds: str, tmp_path: Path
 ) -> None:
