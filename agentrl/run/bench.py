@@ -57,7 +57,12 @@ class Interrupted(Exception):  # control flow: the run stopped where it can be r
 
 @dataclass
 class Bench:
-    """A run at work; `shelf` holds the groups that a plan may replay."""
+    """A run at work.
+
+    Attributes:
+        shelf: the groups that a plan may replay.
+        elsewhere: CPU-seconds of processes that are not the crew's.
+    """
 
     settings: TrainSettings
     algorithm: Algorithm
@@ -73,6 +78,7 @@ class Bench:
     columns: tuple[Column, ...] = ()
     stopping: bool = False
     shelf: tuple[Group, ...] = ()
+    elsewhere: float = 0.0
     _begun: float = field(default_factory=time.monotonic)
     _restored: dict[str, object] | None = None
     _restored_critic: dict[str, object] | None = None

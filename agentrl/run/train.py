@@ -214,7 +214,7 @@ def summarize(bench: Bench, verdicts: dict[str, Verdict]) -> dict[str, object]:
         "environment": bench.settings.environment.id,
         "algorithm": describe(bench.algorithm),
         "seconds": bench.seconds,
-        "cpu_seconds": {**bench.state.cpu_seconds, "total": bench.crew.cpu_seconds},
+        "cpu_seconds": {**bench.state.cpu_seconds, "total": bench.crew.cpu_seconds + bench.elsewhere},
         "best": list(bench.state.best) if bench.state.best else None,
     }
 
