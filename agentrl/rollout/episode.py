@@ -132,10 +132,10 @@ class Episode:
                 texts = await self.stage.expert_texts(self.play.limits.turns)
                 self.hints = texts[: min(int(self.assignment.hint * len(texts)), len(texts) - 1)]
             observation = self._cut(await self.stage.open())
-            self.context.system = self.stage.system_text()
+            self.context.tell(self.stage.system_text(), self.stage.schemas())
             return observation
         await self.stage.resume(origin.course, origin.turn)
-        self.context.system = self.stage.system_text()
+        self.context.tell(self.stage.system_text(), self.stage.schemas())
         for turn in origin.parent.turns[: origin.turn]:
             self.context.take_over(turn)
             self.turns.append(turn)

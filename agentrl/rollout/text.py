@@ -46,7 +46,7 @@ class TokenPlaces:
 
     def _length(self, count: int) -> int:
         """Characters that are whole after `count` tokens."""
-        written = self.renderer.decode(self.tokens[:count])
+        written = self.renderer.decode_turn(self.tokens[:count])
         if not self.text.startswith(written):
             written = written.rstrip(_TORN)
         return min(len(written), len(self.text))

@@ -163,6 +163,8 @@ class Beside:
                 heard = True
                 if isinstance(said, str):
                     self._error = said
+                elif isinstance(said, float):
+                    self.bench.elsewhere += said
                 elif self._told[1] >= 1:
                     self.bench.progress.update("control", said, None, {})
         except (EOFError, OSError):  # it has ended
@@ -232,6 +234,7 @@ def _train(
             bench.state = replace(bench.state, seconds=begun)
         supervise(bench, "control", Following(connection, settings.control.steps or ENDLESS))
         bench.save("control")
+        connection.send(bench.crew.cpu_seconds)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from agentrl.rollout.memory import whole_history
 from agentrl.run.shard import Shard, cpu_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
     from pathlib import Path
@@ -111,6 +111,11 @@ class Crew:
     def protocol(self) -> WorldProtocol:
         """How the world's turns are written."""
         return self._shard(0).protocol
+
+    @property
+    def schemas(self) -> tuple[Mapping[str, object], ...]:
+        """Of the world's tools, where a chat template lists them."""
+        return self._shard(0).schemas
 
     @property
     def reward_names(self) -> tuple[str, ...]:
@@ -327,7 +332,10 @@ class _Shards:
         from agentrl.policy.load import load_model
 
         torch.set_num_threads(1)
-        self._model, self._renderer = load_model(str(self.recipe.model_folder), self.recipe.shape.renderer)
+        shape = self.recipe.shape
+        self._model, self._renderer = load_model(
+            str(self.recipe.model_folder), shape.renderer, variables=shape.template
+        )
 
     def __getitem__(self, number: int) -> Shard:
         if number not in self._built:

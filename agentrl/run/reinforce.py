@@ -107,7 +107,8 @@ def measured(bench: Bench, algorithm: Algorithm, batch: Batch) -> Batch:
     believes = bool(reads & {GOLD_LOGPROB, GOLD_LOGPROB_FINAL})
     if believes or reads & {LOGPROB_BEFORE_UPDATE, ENTROPY}:
         lead, protocol = settings.rl.answer_lead, bench.crew.protocol
-        answers = answers_of(batch, bench.renderer, protocol, lead) if believes else ()
+        shown = bench.renderer.for_tools(bench.crew.schemas) if believes else bench.renderer
+        answers = answers_of(batch, shown, protocol, lead) if believes else ()
         own = measure_on(bench.crew, replace(wanted, answers=answers), _weights(bench))
         for column, values in ((LOGPROB_BEFORE_UPDATE, own.logprob), (ENTROPY, own.entropy)):
             batch = batch.with_column(column, values) if column in reads else batch
@@ -207,6 +208,7 @@ def report(
         "tokens_per_second": batch.num_tokens / figures["step_seconds"],
         "invalid_share": float((~batch.valid).sum()) / turns,
         "spoofed_share": float(batch.spoofed.sum()) / turns,
+        "rewritten_share": float(batch.fresh.sum()) / turns,
         "void_share": float(void.sum()) / turns,
         "void_trajectory_share": len(np.unique(batch.trajectory_of_turn[void]))
         / max(batch.num_trajectories, 1),

@@ -15,6 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Plain = bool | int | float | str
+RendererName = Literal["auto", "template", "append", "markup"]
 Arguments = dict[str, Plain | list[str] | dict[str, Plain]]
 """Of a world's constructor, as TOML gives them; a table stands for nested settings."""
 
@@ -35,7 +36,7 @@ class EnvironmentSettings(Settings):
     """Which world: a registered id or "module:Class", and its constructor's arguments.
 
     `protocol` "auto" is plain text for a world that defines its own `step`, and the world's own protocol for
-    a world of tools. `tools` holds the terms of tools by name.
+    a world of tools; "native" is the model's own form of calls. `tools` holds the terms of tools by name.
     """
 
     id: str
@@ -46,10 +47,15 @@ class EnvironmentSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """The policy's model: a folder or hub name in `path`, or the size of one built from a config."""
+    """The policy's model: a folder or hub name in `path`, or the size of one built from a config.
+
+    `renderer` "auto" is the model's chat template where it has one; "append" leaves out that template's
+    rewriting of history. `template` gives variables that it reads, such as { enable_thinking = false }.
+    """
 
     path: str = ""
-    renderer: Literal["auto", "template", "markup"] = "auto"
+    renderer: RendererName = "auto"
+    template: dict[str, Plain] = Field(default_factory=dict)
     hidden: Count = 128
     layers: Count = 2
     heads: Count = 4

@@ -145,7 +145,8 @@ def preflight(bench: Bench) -> None:
         )
     first = harvest.trajectories[0]
     if not first.turns:
-        prompt = len(bench.renderer.begin(first.system, first.final_observation))
+        shown = bench.renderer.for_tools(bench.crew.schemas)
+        prompt = len(shown.begin(first.system, first.final_observation))
         raise ConfigError(
             f"the model could not say anything in the preflight episode: the first prompt of {first.task} "
             f"has {prompt} tokens, and a stream holds {bench.settings.model.context} (model.context). Raise "
@@ -213,7 +214,7 @@ def summarize(bench: Bench, verdicts: dict[str, Verdict]) -> dict[str, object]:
         "environment": bench.settings.environment.id,
         "algorithm": describe(bench.algorithm),
         "seconds": bench.seconds,
-        "cpu_seconds": {**bench.state.cpu_seconds, "total": bench.crew.cpu_seconds},
+        "cpu_seconds": {**bench.state.cpu_seconds, "total": bench.crew.cpu_seconds + bench.elsewhere},
         "best": list(bench.state.best) if bench.state.best else None,
     }
 

@@ -40,12 +40,6 @@ class LateBroken(HouseholdEnv):
         return super().reset(seed=seed, options=options)
 """
 
-REWRITES = (
-    "{% for m in messages %}"
-    "{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('</think>')[-1] }}"
-    "{% else %}{{ m.content }}{% endif %}<|end|>{% endfor %}{% if add_generation_prompt %}<|act|>{% endif %}"
-)
-
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Said:
@@ -250,20 +244,24 @@ def test_an_evaluation_of_a_broken_world_is_no_success_of_zero(
     assert "injected failure" in text
 
 
-def test_a_template_that_rewrites_history_is_refused(said: Said, trained: Path, tmp_path: Path) -> None:
+def test_a_template_that_refuses_every_message_is_a_sentence(
+    said: Said, trained: Path, tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
     folder = trained / "start"
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = REWRITES
+    tokenizer.chat_template = "{{ raise_exception('never') }}"
     tokenizer.save_pretrained(folder)
     for arguments in (
         ["check-template", str(folder)],
         train(f"model.path={folder}", out=tmp_path / "again"),
     ):
         text = said(arguments, FOUND_BAD)
-        assert "changes earlier turns" in text
+        assert "cannot be applied to messages of the roles user: never" in text
         assert "markup" in text
+    text = said(["check-template", str(trained)], BAD_INPUT)
+    assert f"is a run directory. Name the model in it that is meant: {folder}, " in text
 
 
 def test_a_resume_with_other_settings_shows_them_and_refuses(said: Said, trained: Path) -> None:

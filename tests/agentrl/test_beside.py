@@ -88,6 +88,7 @@ def test_equal_cpu_seconds(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in rows if row["phase"] == "control"]
     assert spent["control"] >= spent["rl"]
+    assert spent["total"] > spent["control"] + spent["rl"] + spent["warm_start"]
     # It stops at the first step that reaches what reinforcement spent.
     assert spent["control"] <= spent["rl"] + 3 * spent["control"] / max(steps) + 0.05
 
