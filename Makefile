@@ -73,6 +73,7 @@ $(VENV)/.test: $(VENV)/.train
 	@echo "Installing textworld (optional): about a minute"
 	@$(PIP) -e '.[textworld]' $(BRIEF) || echo "textworld could not be installed here: its tests will skip"
 	@$(PIP) -e '.[alfworld]' $(BRIEF) || echo "ALFWorld's planner could not be compiled here: its tests will skip"
+	@$(PIP) -e '.[mcp]' $(BRIEF) || echo "The MCP SDK could not be installed here: its tests will skip"
 	@$(PIP) -e '.[textarena]' $(BRIEF) || echo "TextArena could not be installed here: its tests will skip"
 	@touch $@
 

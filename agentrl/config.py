@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from types import UnionType
-from typing import TYPE_CHECKING, TypeGuard, TypeVar, get_args
+from typing import TYPE_CHECKING, TypeGuard, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -133,7 +133,13 @@ def _toml_value(text: str) -> object:
 def _problem(item: ErrorDetails, model: type[BaseModel], where: str) -> str:
     path = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        near = did_you_mean(str(item["loc"][-1]), _names_beside(item["loc"], model))
+        name = str(item["loc"][-1])
+        elsewhere = [place for place in _places(model) if place.rpartition(".")[2] == name]
+        near = (
+            f" It stands in {' and '.join(elsewhere)}."
+            if elsewhere
+            else did_you_mean(name, _names_beside(item["loc"], model))
+        )
         return f"{where}there is no setting {path!r}.{near}"
     if item["type"] == "missing":
         return f"{where}the setting {path!r} is missing; give it a value."
@@ -165,6 +171,18 @@ def _names_beside(location: Sequence[int | str], model: type[BaseModel]) -> list
         field = current.model_fields.get(part) if _is_model(current) else None
         current = _model_in(field.annotation) if field else None
     return list(current.model_fields) if _is_model(current) else []
+
+
+def _places(model: type[BaseModel], head: str = "") -> list[str]:
+    """The dotted names of all settings, as overrides write them; in a list, those of its first entry."""
+    found: list[str] = []
+    for name, field in model.model_fields.items():
+        found.append(head + name)
+        listed = get_origin(field.annotation) is tuple
+        inside = get_args(field.annotation)[0] if listed else _model_in(field.annotation)
+        if _is_model(inside):
+            found += _places(inside, f"{head}{name}.{'0.' if listed else ''}")
+    return found
 
 
 def _model_in(annotation: object) -> object:

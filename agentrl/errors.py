@@ -10,7 +10,7 @@
     ├── EnvironmentFault       raised by an environment: infrastructure failed, not the agent
     ├── ToolDefinitionError    a tool cannot be described (missing type or docstring)
     ├── ToolArgumentError      a call's arguments do not fit the tool's schema
-    ├── TemplateError          a chat template rewrites history
+    ├── TemplateError          a chat template cannot be used
     ├── PolicyError            a policy cannot do what was asked of it
     ├── RolloutError           too large a share of rollouts is invalid; a preflight failed
     ├── BatchError             arrays do not fit together; text-only trajectories were packed
@@ -74,7 +74,7 @@ class ToolArgumentError(AgentrlError):
 
 
 class TemplateError(AgentrlError):
-    """A chat template changes tokens of earlier turns when a turn is added."""
+    """A chat template cannot be applied, or not to what is asked of it."""
 
 
 class PolicyError(AgentrlError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agentrl.rollout.context import Context
 from agentrl.rollout.text import cut_middle
 
 if TYPE_CHECKING:
@@ -28,16 +29,17 @@ class Example:
     weight: FloatArray
 
 
-def example_of(
+def examples_of(
     demonstration: Demonstration,
     renderer: Renderer,
     *,
     observation_weight: float,
     observation_tokens: int | None = None,
-) -> Example:
+) -> list[Example]:
     """Render a demonstration exactly as a rollout would have rendered it.
 
-    Turns that somebody else executed stay in the context and carry no loss.
+    Turns that somebody else executed stay in the context and carry no loss. One example for each token
+    stream: a chat template that rewrites history begins another, whose earlier turns are context.
 
     Args:
         observation_weight: weight of observation tokens; a little of it teaches the world's language.
@@ -49,16 +51,33 @@ def example_of(
             return text
         return cut_middle(text, max(observation_tokens // shares, 1), renderer)
 
-    tokens: list[int] = []
-    weight: list[float] = []
-    end = renderer.stop_tokens[0]
+    found = [_Stream()]
+    context = Context(renderer)
+    context.tell(demonstration.system, demonstration.schemas)
     for index, turn in enumerate(demonstration.turns):
-        shown = demonstration.shown(index, cut)
-        prompt = renderer.extend(shown, closed=True) if index else renderer.begin(demonstration.system, shown)
-        action = [*renderer.encode(turn.action).tolist(), end]
-        tokens += [*prompt.tolist(), *action]
-        weight += [observation_weight] * len(prompt) + [float(turn.learn)] * len(action)
-    return Example(np.asarray(tokens, np.int32), np.asarray(weight, np.float32))
+        prompt = context.ask(demonstration.shown(index, cut))
+        if prompt.fresh:
+            found.append(_Stream())
+        action = renderer.encode_turn(turn.action)
+        found[-1].add(prompt.added, observation_weight)
+        found[-1].add(action, float(turn.learn))
+        context.answer(prompt, turn.action, action)
+    return [stream.example() for stream in found]
+
+
+@dataclass(eq=False)
+class _Stream:
+    """A token stream that grows."""
+
+    tokens: list[int] = field(default_factory=list[int])
+    weight: list[float] = field(default_factory=list[float])
+
+    def add(self, tokens: IntArray, weight: float) -> None:
+        self.tokens += tokens.tolist()
+        self.weight += [weight] * len(tokens)
+
+    def example(self) -> Example:
+        return Example(np.asarray(self.tokens, np.int32), np.asarray(self.weight, np.float32))
 
 
 class Epochs(Sequence["IntArray"]):

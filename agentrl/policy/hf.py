@@ -49,7 +49,7 @@ class HfPolicy:
             self.model,
             slots=self.slots,
             context=self.context,
-            decode=self.renderer.decode,
+            decode=self.renderer.decode_turn,
             stop_tokens=self.renderer.stop_tokens,
         )
 
@@ -98,7 +98,7 @@ class HfPolicy:
         self._streams[request.trajectory] = request.stream
 
     def _text(self, tokens: Sequence[int]) -> str:
-        return self.renderer.decode(tokens)
+        return self.renderer.decode_turn(tokens)
 
     async def _run(self) -> None:
         try:

@@ -29,13 +29,13 @@ def _sample(text: str, renderer: Renderer | None, limit: int) -> Sample:
     finish: Finish = "stop" if len(tokens) <= limit else "length"
     if finish == "length":
         tokens = tokens[:limit]
-        text = renderer.decode(tokens.tolist())
+        text = renderer.decode_turn(tokens.tolist())
     return Sample(text, tokens, np.zeros(len(tokens), dtype=np.float32), finish)
 
 
 def closed_turn(text: str, renderer: Renderer) -> IntArray:
     """(N,) the tokens of a turn that says `text`, stop token included."""
-    return np.append(renderer.encode(text), renderer.stop_tokens[0]).astype(np.int32)
+    return renderer.encode_turn(text)
 
 
 @dataclass(eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ from agentrl.rollout.memory import Memory, Past, whole_history
 from agentrl.trajectory import no_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentrl.policy.render import Renderer
     from agentrl.rollout.memory import View
@@ -30,10 +30,12 @@ class Prompt:
 
     Attributes:
         tokens: (P,) None without a renderer; `fresh`: whether they begin a new stream.
+        viewed: whether a memory left something out, rather than the renderer.
     """
 
     tokens: IntArray | None
     fresh: bool = False
+    viewed: bool = False
 
     @property
     def added(self) -> IntArray:
@@ -47,7 +49,7 @@ class Context:
 
     Attributes:
         size: tokens of the current stream; `pending`: those of them that the policy has not been given yet.
-        begun: turn with which the current stream began.
+        begun: turn with which the current stream began; `viewed`: turn that the memory last rewrote.
     """
 
     renderer: Renderer | None
@@ -57,28 +59,38 @@ class Context:
     size: int = 0
     pending: IntArray = field(default_factory=no_tokens)
     begun: int = 0
+    viewed: int = 0
     _observations: list[str] = field(default_factory=list[str])
     _texts: list[str] = field(default_factory=list[str])
     _answers: list[IntArray] = field(default_factory=list["IntArray"])
 
+    def tell(self, system: str, schemas: Sequence[Mapping[str, object]]) -> None:
+        """Note what stands before the first observation: the system text and tools that a template lists."""
+        self.system = system
+        if self.renderer is not None:
+            self.renderer = self.renderer.for_tools(schemas)
+
     def ask(self, observation: str) -> Prompt:
         """Show one more observation; the tokens that it adds."""
         self._observations.append(observation)
-        view = self.memory(Past(self._observations, self._texts, self.begun)) if self._texts else None
+        view = self.memory(Past(self._observations, self._texts, self.viewed)) if self._texts else None
         if view is not None:
-            return Prompt(self._rewrite(view), fresh=True)
+            return Prompt(self._rewrite(view), fresh=True, viewed=True)
         if not self.messages:
             self._open(observation)
             return Prompt(None if self.renderer is None else self.renderer.begin(self.system, observation))
         self.messages.append(Message("user", observation))
         if self.renderer is None:
             return Prompt(None)
-        return Prompt(self.renderer.extend(observation, closed=self._closed(-1)))
+        added = self.renderer.follow(self.messages, self._answers[-1])
+        return Prompt(added.tokens, added.fresh)
 
     def answer(self, prompt: Prompt, text: str, tokens: IntArray | None) -> None:
         """Note what the policy wrote after `prompt`, which it has been given."""
         if prompt.fresh:
             self.begun, self.size = len(self._texts), 0
+        if prompt.viewed:
+            self.viewed = self.begun
         self._texts.append(text)
         self._answers.append(no_tokens() if tokens is None else tokens)
         self.size += len(prompt.added) + len(self._answers[-1])
@@ -98,7 +110,7 @@ class Context:
             self.told(prompt, turn.text)
         else:
             tokens = None if self.renderer is None else turn.prompt_tokens
-            self._given(Prompt(tokens, turn.fresh), turn.text, turn.tokens)
+            self._given(replace(prompt, tokens=tokens, fresh=turn.fresh), turn.text, turn.tokens)
 
     def unseen(self, prompt: Prompt) -> IntArray | None:
         """(P,) what the policy must be given to answer `prompt`."""
@@ -121,20 +133,11 @@ class Context:
         """The history as `view` has it, in messages and tokens."""
         first = f"{view.opening}\n\n{self._observations[view.since]}"
         self._open(first)
-        later = range(view.since, len(self._texts))
-        for turn in later:
+        parts = [] if self.renderer is None else [self.renderer.begin(self.system, first)]
+        for turn in range(view.since, len(self._texts)):
             self.messages.append(Message("assistant", self._texts[turn]))
             self.messages.append(Message("user", self._observations[turn + 1]))
-        if self.renderer is None:
-            return None
-        parts = [self.renderer.begin(self.system, first)]
-        for turn in later:
-            shown = self.renderer.extend(self._observations[turn + 1], closed=self._closed(turn))
-            parts += [self._answers[turn], shown]
-        return np.concatenate(parts)
-
-    def _closed(self, turn: int) -> bool:
-        """Whether a turn's last token closes it; one ended by a limit or a stop string lacks that token."""
-        answer = self._answers[turn]
-        stops: Sequence[int] = () if self.renderer is None else self.renderer.stop_tokens
-        return len(answer) > 0 and int(answer[-1]) in stops
+            if self.renderer is not None:
+                added = self.renderer.follow(self.messages, self._answers[turn])
+                parts = [added.tokens] if added.fresh else [*parts, self._answers[turn], added.tokens]
+        return np.concatenate(parts) if parts else None

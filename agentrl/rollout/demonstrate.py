@@ -15,7 +15,7 @@ from agentrl.rollout.easy import default_protocol
 from agentrl.rollout.text import rendered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from agentrl.world.env import TextEnv
     from agentrl.world.protocol import Protocol
@@ -41,12 +41,17 @@ class DemonstratedTurn:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """One solved episode."""
+    """One solved episode.
+
+    Attributes:
+        system: what is told before it; `schemas`: of the tools that a chat template lists itself.
+    """
 
     task: str
     system: str
     turns: tuple[DemonstratedTurn, ...]
     protocol: Protocol
+    schemas: tuple[Mapping[str, object], ...] = ()
 
     def shown(self, index: int, cut: Callable[[str, int], str] | None = None) -> str:
         """Return the observation of a turn as a rollout writes it; the first one has no markup.
@@ -123,7 +128,8 @@ def _solve(
         results = cast("tuple[str, ...]", info.get("results", ()))
         expert.observe(action, observation)
         if terminated and info.get("success", True):
-            return Demonstration(f"{split}/{index}", env.system_text(), tuple(turns), env.protocol)
+            schemas = env.protocol.schemas(env.toolbox.tools)
+            return Demonstration(f"{split}/{index}", env.system_text(), tuple(turns), env.protocol, schemas)
         if terminated or truncated:
             break
     return None

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from agentrl.world.protocol import Parsed, Protocol
     from agentrl.world.terms import Terms
 
-KIND_ORDER = (TurnKind.OK, TurnKind.TOOL_ERROR, TurnKind.PARSE_ERROR, TurnKind.TRUNCATED)
+CUT = frozenset({"length", "context"})
+"""How a sample ends that a limit cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +132,10 @@ class Episode:
                 texts = await self.stage.expert_texts(self.play.limits.turns)
                 self.hints = texts[: min(int(self.assignment.hint * len(texts)), len(texts) - 1)]
             observation = self._cut(await self.stage.open())
-            self.context.system = self.stage.system_text()
+            self.context.tell(self.stage.system_text(), self.stage.schemas())
             return observation
         await self.stage.resume(origin.course, origin.turn)
-        self.context.system = self.stage.system_text()
+        self.context.tell(self.stage.system_text(), self.stage.schemas())
         for turn in origin.parent.turns[: origin.turn]:
             self.context.take_over(turn)
             self.turns.append(turn)
@@ -220,7 +221,7 @@ class Episode:
     ) -> tuple[str, bool, bool]:
         parsed = self.stage.protocol.parse(sample.text)
         begin = time.perf_counter()
-        reply, reward, terminated, truncated, info = await self._step(parsed)
+        reply, reward, terminated, truncated, info = await self._step(sample.text, parsed)
         spent = time.perf_counter() - begin
         self.info = info
         places = self._places(sample)
@@ -261,10 +262,10 @@ class Episode:
         )
         return self._shown(reply, info), terminated, truncated
 
-    async def _step(self, parsed: Parsed) -> StepResult:
+    async def _step(self, text: str, parsed: Parsed) -> StepResult:
         if parsed.error is not None:
             return parsed.error, 0.0, False, False, {"turn_kind": TurnKind.PARSE_ERROR, "valid": False}
-        return await self.stage.act(len(self.turns), parsed.text)
+        return await self.stage.act(len(self.turns), parsed.text, parsed if parsed.text == text else None)
 
     def _places(self, sample: Sample) -> Places:
         """What turns characters [start, end) of the turn's text into sampled tokens [start, end)."""
@@ -321,10 +322,15 @@ class Episode:
 
 def _placed(calls: tuple[ToolCall, ...], parsed: Parsed, places: Places) -> tuple[ToolCall, ...]:
     """Tool calls with the tokens that wrote them; the toolbox runs what the parser read, in order."""
+    if not calls:
+        return ()
     written = [(call.start, call.end) for call in parsed.calls]
     written += [(span.start, span.end) for span in parsed.spans if span.role == "answer"]
     found = [places(*characters) for characters in written[: len(calls)]]
-    placed = [replace(call, start=start, end=end) for call, (start, end) in zip(calls, found, strict=False)]
+    placed = [
+        call if place == (call.start, call.end) else replace(call, start=place[0], end=place[1])
+        for call, place in zip(calls, found, strict=False)
+    ]
     return (*placed, *calls[len(found) :])
 
 
@@ -343,9 +349,10 @@ def _problem(sample: Sample) -> str | None:
 
 def _kind(sample: Sample, parsed: Parsed, info: Mapping[str, object]) -> TurnKind:
     """The strongest of what the sample, the parser and the environment say."""
-    said: Sequence[TurnKind] = (
-        TurnKind.TRUNCATED if sample.finish in {"length", "context"} else TurnKind.OK,
-        TurnKind.PARSE_ERROR if parsed.error is not None else TurnKind.OK,
-        TurnKind(cast("str", info.get("turn_kind", TurnKind.OK))),
+    if sample.finish in CUT:
+        return TurnKind.TRUNCATED
+    return (
+        TurnKind.PARSE_ERROR
+        if parsed.error is not None
+        else cast("TurnKind", info.get("turn_kind", TurnKind.OK))
     )
-    return max(said, key=KIND_ORDER.index)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from agentrl.rollout.assignment import Assignment
     from agentrl.world.env import AsyncTextEnv, Expert, StepResult, TextEnv
-    from agentrl.world.protocol import Protocol
+    from agentrl.world.protocol import Parsed, Protocol
     from agentrl.world.terms import Terms
     from agentrl.world.tool import Toolbox
 
@@ -146,10 +146,14 @@ class Stage:
         """What was executed and seen so far."""
         return Course(tuple(self.actions), tuple(self.seen), self.marks)
 
-    async def act(self, turn: int, action: str) -> StepResult:
-        """Execute the action of a turn; after a failure replay the episode once in a fresh environment."""
+    async def act(self, turn: int, action: str, parsed: Parsed | None = None) -> StepResult:
+        """Execute the action of a turn; after a failure replay the episode once in a fresh environment.
+
+        Args:
+            parsed: what `protocol` reads in the action, where that is known.
+        """
         try:
-            result = await self._step(turn, action)
+            result = await self._step(turn, action, parsed)
         except Exception as error:  # noqa: BLE001  # any exception of a world is contained here
             await self._begin_again(error)
             await self._replay()
@@ -187,13 +191,10 @@ class Stage:
 
     def keys(self) -> Keys:
         """Digests of what the agent has seen and of the true state."""
-        if self.env is None:
+        env = self.env
+        if env is None:
             return (None, None)
-        observation, state = self.env.observation_key, self.env.state_key
-        return (
-            self._hook("observation_key", lambda: _digest(observation())),
-            self._hook("state_key", lambda: _digest(state())),
-        )
+        return self._key("observation_key", env.observation_key), self._key("state_key", env.state_key)
 
     def retire(self) -> AnyEnv | None:
         """Give the environment away for another trajectory; this one's tool calls are forgotten."""
@@ -230,11 +231,12 @@ class Stage:
         reset = functools.partial(env.reset, seed=self.assignment.seed, options=options)
         return reset_result(await self._await(env, reset))
 
-    async def _step(self, turn: int, action: str) -> StepResult:
+    async def _step(self, turn: int, action: str, parsed: Parsed | None = None) -> StepResult:
         env = self.env
         if env is None:
             raise RuntimeError("act() comes after open()")  # a defect of the caller
         env.turn_key = (self.assignment.id, turn)
+        env.reading = None if parsed is None else (self.protocol, action, parsed)
         return step_result(await self._await(env, functools.partial(env.step, action)))
 
     async def _begin_again(self, error: Exception) -> None:
@@ -279,8 +281,15 @@ class Stage:
         try:
             return call()
         except Exception as error:
-            detail = f"{name}() raised {type(error).__name__}: {error}"
-            raise StageFailure(InvalidReason.ENVIRONMENT_ERROR, detail) from error
+            raise _hook_failure(name, error) from error
+
+    def _key(self, name: str, read: Callable[[], Hashable | None]) -> int | None:
+        """Digest of a key; asked for in every turn, so without the closure that `_hook` would need."""
+        try:
+            key = read()
+            return None if key is None else digest(key)
+        except Exception as error:
+            raise _hook_failure(name, error) from error
 
     async def _await(self, env: AnyEnv, call: Callable[[], object]) -> object:
         """Call a method under the deadline that the environment's kind allows."""
@@ -297,5 +306,6 @@ def _toolbox(env: AnyEnv | None) -> Toolbox | None:
     return cast("Toolbox | None", getattr(env, "toolbox", None))
 
 
-def _digest(key: Hashable | None) -> int | None:
-    return None if key is None else digest(key)
+def _hook_failure(name: str, error: Exception) -> StageFailure:
+    detail = f"{name}() raised {type(error).__name__}: {error}"
+    return StageFailure(InvalidReason.ENVIRONMENT_ERROR, detail)

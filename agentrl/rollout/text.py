@@ -46,7 +46,7 @@ class TokenPlaces:
 
     def _length(self, count: int) -> int:
         """Characters that are whole after `count` tokens."""
-        written = self.renderer.decode(self.tokens[:count])
+        written = self.renderer.decode_turn(self.tokens[:count])
         if not self.text.startswith(written):
             written = written.rstrip(_TORN)
         return min(len(written), len(self.text))
@@ -66,6 +66,8 @@ def rendered(
         cut: shortens a text to one of so many equal shares of what an observation may take.
     """
     texts = results if len(results) > 1 and protocol.separates_results else (observation,)
+    if len(texts) == 1:
+        return protocol.render(texts[0], cut=cut if cut is None else functools.partial(_cut_to_share, cut, 1))
     if cut is None:
         return "\n".join(protocol.render(text) for text in texts)
     share = functools.partial(_cut_to_share, cut, len(texts))

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 FIGURES = ("rewards", "measures", "metrics")
 """Reserved keys of `info` that hold named numbers."""
 
+# Every step is checked, and a union written in place would be built anew each time.
+_TRUTHS = (bool, np.bool_)
+_NUMBERS = (float, int, np.integer, np.floating, np.bool_)
+
 
 def reset_result(value: object) -> str:
     """Return the observation of `reset`. Raises `TypeError` where it is not (text, mapping)."""
@@ -36,7 +40,7 @@ def step_result(value: object) -> StepResult:
     observation, reward, terminated, truncated, info = cast("tuple[object, ...]", value)
     if not isinstance(observation, str):
         raise TypeError(f"step() returned the observation {_short(observation)}; return a text.")
-    if not isinstance(terminated, bool | np.bool_) or not isinstance(truncated, bool | np.bool_):
+    if not isinstance(terminated, _TRUTHS) or not isinstance(truncated, _TRUTHS):
         raise TypeError("step() returned terminated or truncated that is no boolean.")
     if not isinstance(info, Mapping):
         raise TypeError(f"step() returned the info {_short(info)}; return a dictionary.")
@@ -46,7 +50,9 @@ def step_result(value: object) -> StepResult:
 
 
 def _check_info(info: dict[str, object]) -> None:
-    for name in info.keys() & FIGURES:
+    for name in FIGURES:
+        if name not in info:
+            continue
         figures = info[name]
         if not isinstance(figures, Mapping):
             raise TypeError(f"info[{name!r}] is {_short(figures)}; give names with numbers.")
@@ -57,7 +63,7 @@ def _check_info(info: dict[str, object]) -> None:
     results = info.get("results", ())
     if not isinstance(results, tuple) or not all(isinstance(result, str) for result in results):
         raise TypeError(f"info['results'] is {_short(results)}; give a tuple of texts.")
-    if "turn_kind" in info:
+    if type(info.get("turn_kind", TurnKind.OK)) is not TurnKind:
         info["turn_kind"] = TurnKind(cast("str", info["turn_kind"]))
     calls = info.get("tool_calls", ())
     if not isinstance(calls, tuple) or not all(isinstance(call, ToolCall) for call in calls):
@@ -65,7 +71,7 @@ def _check_info(info: dict[str, object]) -> None:
 
 
 def _number(value: object, name: str) -> float:
-    if not isinstance(value, int | float | np.integer | np.floating | np.bool_):
+    if not isinstance(value, _NUMBERS):
         raise TypeError(f"step() returned the {name} {_short(value)}; return a number.")
     if not math.isfinite(value):
         raise ValueError(f"step() returned the {name} {value}; return a finite number.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import time
@@ -47,13 +48,21 @@ SHELF = "replay.jsonl.zst"
 GROWING = ("metrics.jsonl", "samples.jsonl", JOURNAL)
 
 
+STOPPING = b"Stopping after this step; once more (Ctrl-C) stops at once.\n"
+
+
 class Interrupted(Exception):  # control flow: the run stopped where it can be resumed
     """The user asked the run to stop; a checkpoint has been written."""
 
 
 @dataclass
 class Bench:
-    """A run at work; `shelf` holds the groups that a plan may replay."""
+    """A run at work.
+
+    Attributes:
+        shelf: the groups that a plan may replay.
+        elsewhere: CPU-seconds of processes that are not the crew's.
+    """
 
     settings: TrainSettings
     algorithm: Algorithm
@@ -69,6 +78,7 @@ class Bench:
     columns: tuple[Column, ...] = ()
     stopping: bool = False
     shelf: tuple[Group, ...] = ()
+    elsewhere: float = 0.0
     _begun: float = field(default_factory=time.monotonic)
     _restored: dict[str, object] | None = None
     _restored_critic: dict[str, object] | None = None
@@ -247,15 +257,16 @@ def open_bench(
     demonstrations = demonstrations_of(settings)
     if not (start / "config.json").exists():
         make_start(settings, demonstrations, start)
-    model, renderer = load_model(str(start), settings.model.renderer)
+    model, renderer = load_model(str(start), settings.model.renderer, variables=settings.model.template)
     recipe = Recipe(settings.environment, settings.limits, settings.model, start, algorithm.plan.memory)
-    from agentrl.learn.supervised import example_of
+    from agentrl.learn.supervised import examples_of
 
     weight = settings.warm_start.observation_weight
     limit = settings.limits.observation_tokens
     examples = [
-        example_of(item, renderer, observation_weight=weight, observation_tokens=limit)
+        example
         for item in demonstrations
+        for example in examples_of(item, renderer, observation_weight=weight, observation_tokens=limit)
     ]
     with Crew(recipe, model, renderer, settings.shards, settings.processes) as crew:
         bench = Bench(settings, algorithm, directory, model, renderer, crew, progress, examples)
@@ -274,6 +285,8 @@ def _signals(bench: Bench) -> Generator[None]:
             raise KeyboardInterrupt
         del number
         bench.stopping = True
+        # print() may be what the signal interrupted.
+        os.write(2, STOPPING)
 
     try:
         before = {name: signal.signal(name, handle) for name in (signal.SIGINT, signal.SIGTERM)}

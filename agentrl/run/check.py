@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from agentrl.credit.critic import returns_of
+from agentrl.credit.ledger import TaskRecord
 from agentrl.credit.part import name_of
-from agentrl.errors import AlgorithmError, ConfigError, MissingColumnError, did_you_mean
+from agentrl.errors import AgentrlError, AlgorithmError, ConfigError, MissingColumnError, did_you_mean
 from agentrl.learn.penalty import Need
 from agentrl.trajectory.batch import (
     ENTROPY,
@@ -18,18 +19,20 @@ from agentrl.trajectory.batch import (
     LOGPROB_BEFORE_UPDATE,
     REFERENCE_LOGPROB,
     VALUE,
+    Batch,
     Column,
 )
-from agentrl.trajectory.columns import is_reward_component
+from agentrl.trajectory.columns import is_reward_component, reward_component
 from agentrl.trajectory.pack import pack
 from agentrl.world.registry import make
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from agentrl.credit.ledger import Ledger
-    from agentrl.learn.algorithm import Algorithm
+    from agentrl.learn.algorithm import Algorithm, Credit
     from agentrl.run.settings import TrainSettings
     from agentrl.trajectory import Trajectory
-    from agentrl.trajectory.batch import Batch
     from agentrl.world.env import TextEnv
 
 
@@ -47,12 +50,52 @@ def check_algorithm(algorithm: Algorithm, settings: TrainSettings) -> None:
             f"the algorithm has a critic, and its advantage {name_of(algorithm.advantage)} does not say what "
             "the critic should learn. Use one with returns(), such as TurnGae, or critic=None."
         )
+    if settings.rl.steps and settings.rl.members == 1:
+        _check_lone_members(algorithm.at(0.0))
     rollouts = settings.rl.tasks * settings.rl.members
     if algorithm.minibatches > rollouts:
         raise AlgorithmError(
             f"the algorithm takes {algorithm.minibatches} minibatches from {rollouts} trajectories a step "
             "(rl.tasks x rl.members). Take fewer minibatches or raise rl.tasks."
         )
+
+
+def _check_lone_members(algorithm: Algorithm) -> None:
+    """Raise where groups of one teach nothing: a success and a failure, each alone, get no advantage."""
+    sizes = algorithm.plan.allocator([TaskRecord(), TaskRecord()], 1)
+    if algorithm.plan.brancher is not None or list(sizes) != [1, 1]:
+        return
+    alone = Batch.from_arrays(group=[0, 1], turns_per_trajectory=[1, 1], reward=[0.0, 1.0], success=[0, 1])
+    credit = _credit_of(replace(algorithm, on_empty="skip"), alone)
+    if credit is not None and not np.any(credit.advantage_of_sample):
+        raise AlgorithmError(
+            "rl.members is 1, and the algorithm compares a trajectory with the others of its group: every "
+            "advantage would be zero and nothing would be learnt. Set rl.members to 2 or more (8 is common), "
+            "or choose an algorithm with another baseline, such as REINFORCE."
+        )
+
+
+def _credit_of(algorithm: Algorithm, batch: Batch) -> Credit | None:
+    """The credit, with zeros for what a run measures; None where plain arrays are not enough to tell."""
+    while True:
+        try:
+            return algorithm.credit(batch)
+        except MissingColumnError as error:
+            if not isinstance(error.column, Column):
+                return None
+            batch = _with_zeros(batch, error.column)
+        except AgentrlError:
+            return None
+
+
+def _with_zeros(batch: Batch, column: Column) -> Batch:
+    sizes = {
+        "E": batch.num_trajectories,
+        "S": batch.num_turns,
+        "T": batch.num_tokens,
+        "N": batch.num_sampled,
+    }
+    return batch.with_column(column, np.zeros(sizes[column.axis], np.float32))
 
 
 def check_splits(settings: TrainSettings) -> None:
@@ -89,10 +132,16 @@ def _check_split(env: TextEnv, world: str, named: tuple[str, str], asked: tuple[
         )
 
 
-def columns_read(algorithm: Algorithm, trajectory: Trajectory, ledger: Ledger) -> tuple[Column, ...]:
+def columns_read(
+    algorithm: Algorithm, trajectory: Trajectory, ledger: Ledger, components: Collection[str] | None = None
+) -> tuple[Column, ...]:
     """Return the measured columns that credit and loss of one episode read, found by computing them.
 
     So a part that cannot work says so before anything is spent.
+
+    Args:
+        components: of the reward, that the world declares; a component that is neither among them nor in the
+            episode is refused. None takes every component for one that other episodes may have.
 
     Raises:
         AlgorithmError: a part is broken; MissingColumnError: it reads a column that no run measures.
@@ -107,14 +156,29 @@ def columns_read(algorithm: Algorithm, trajectory: Trajectory, ledger: Ledger) -
             column = error.column
             if not isinstance(column, Column):
                 raise
-            # A named reward may be absent from one episode and stand in the next.
-            if not is_reward_component(column):
+            if is_reward_component(column):
+                _check_component(trajectory, column, components)
+            else:
                 _check_measured(algorithm, trajectory, column, error)
                 read.append(column)
-            sizes = {"E": batch.num_trajectories, "S": batch.num_turns, "N": batch.num_sampled}
-            batch = batch.with_column(column, np.zeros(sizes[column.axis], np.float32))
+            batch = _with_zeros(batch, column)
         else:
             return tuple(read)
+
+
+def _check_component(trajectory: Trajectory, column: Column, components: Collection[str] | None) -> None:
+    """Raise where an episode lacks a component of the reward that its world does not declare either."""
+    # A declared one may be absent from one episode and stand in the next.
+    if components is None or column in map(reward_component, components):
+        return
+    name = column.name.partition(":")[2]
+    raise MissingColumnError(
+        f"the algorithm reads {column.name!r}, a component of the reward that {trajectory.environment} "
+        f"neither gave in the preflight episode nor declares. Let its step put {name!r} into "
+        f"info['rewards'], and where only some turns have it declare reward_names = ({name!r},); or choose "
+        "another algorithm.",
+        column,
+    )
 
 
 def _credit_and_loss(algorithm: Algorithm, batch: Batch) -> None:

@@ -36,7 +36,14 @@ def _version() -> str:
     return version("agentrl")
 
 
-app = App(name="agentrl", help=HELP, help_format="markdown", version=_version, result_action="return_value")
+app = App(
+    name="agentrl",
+    help=HELP,
+    help_format="markdown",
+    version=_version,
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
 app.command(training.train)
 app.command(training.sft)
 app.command(evaluation.evaluate, name="eval")

@@ -21,7 +21,7 @@ from agentrl.rollout.memory import whole_history
 from agentrl.run.shard import Shard, cpu_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
     from pathlib import Path
@@ -112,6 +112,16 @@ class Crew:
         """How the world's turns are written."""
         return self._shard(0).protocol
 
+    @property
+    def schemas(self) -> tuple[Mapping[str, object], ...]:
+        """Of the world's tools, where a chat template lists them."""
+        return self._shard(0).schemas
+
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """The components of the reward that the world declares."""
+        return self._shard(0).reward_names
+
     def num_tasks(self, split: str) -> int | None:
         """Return the number of tasks of a split of the environment."""
         return self._shard(0).num_tasks(split)
@@ -160,7 +170,7 @@ class Helper:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process: SpawnProcess = context.Process(target=_serve, args=(theirs, self.recipe), daemon=True)
-        with _interrupts_blocked():
+        with interrupts_blocked():
             self._process.start()
         theirs.close()
 
@@ -254,13 +264,19 @@ class Helper:
 
 
 @contextlib.contextmanager
-def _interrupts_blocked() -> Generator[None]:
+def interrupts_blocked() -> Generator[None]:
     """Keep Ctrl-C from a process that is being started until it ignores it; ours comes when this ends."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent, which ends this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _revived(kind: type[Exception], message: str) -> Exception:
@@ -272,8 +288,7 @@ def _revived(kind: type[Exception], message: str) -> Exception:
 
 def _serve(connection: Connection, recipe: Recipe) -> None:
     """The helper's life: build shards when first asked, answer until the other end goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    ignore_interrupts()
     os.environ["OMP_NUM_THREADS"] = "1"
     shards = _Shards(recipe)
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
@@ -317,7 +332,10 @@ class _Shards:
         from agentrl.policy.load import load_model
 
         torch.set_num_threads(1)
-        self._model, self._renderer = load_model(str(self.recipe.model_folder), self.recipe.shape.renderer)
+        shape = self.recipe.shape
+        self._model, self._renderer = load_model(
+            str(self.recipe.model_folder), shape.renderer, variables=shape.template
+        )
 
     def __getitem__(self, number: int) -> Shard:
         if number not in self._built:

@@ -37,7 +37,15 @@ if TYPE_CHECKING:
 PACKAGES = ("agentrl", "torch", "transformers", "tokenizers", "numpy", "gymnasium")
 VOLATILE = frozenset({"out", "processes", "samples", "keep_checkpoints"})
 LOCK = ".lock"
-LEFT_BEHIND = ("start", "checkpoints", "trajectories", "metrics.jsonl", "samples.jsonl", "run.toml")
+LEFT_BEHIND = (
+    "start",
+    "checkpoints",
+    "control",
+    "trajectories",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "run.toml",
+)
 """What a run that failed before any work may have left in its folder."""
 
 

@@ -91,8 +91,27 @@ def draw(bench: Bench, plan: Plan, step: int, *, weights: torch.Tensor | None) -
 
 def _tasks(bench: Bench, plan: Plan, step: int, number: int, count: int, taken: set[int]) -> list[int]:
     """The tasks of a round; later rounds leave out what the step has taken already."""
+    indices = [
+        index
+        for index in plan.sampler(_supply(bench, step, number), count)
+        if not number or index not in taken
+    ]
+    bench.state = replace(bench.state, dealt=bench.state.dealt + count)
+    taken.update(indices)
+    return indices
+
+
+def check_plan(bench: Bench, plan: Plan) -> None:
+    """Ask the plan for its first step, which plays nothing. Raises `AlgorithmError` where it has none."""
     settings = bench.settings
-    supply = Supply(
+    indices = plan.sampler(_supply(bench, 0, 0), settings.rl.tasks)
+    names = [f"{settings.environment.split}/{index}" for index in indices]
+    plan.allocator([bench.state.ledger.record_of(name) for name in names], settings.rl.members)
+
+
+def _supply(bench: Bench, step: int, number: int) -> Supply:
+    settings = bench.settings
+    return Supply(
         split=settings.environment.split,
         size=bench.crew.num_tasks(settings.environment.split),
         first=settings.rl.first_task + settings.seed * 100_003,
@@ -102,10 +121,6 @@ def _tasks(bench: Bench, plan: Plan, step: int, number: int, count: int, taken: 
         round=number,
         ledger=bench.state.ledger,
     )
-    indices = [index for index in plan.sampler(supply, count) if not number or index not in taken]
-    bench.state = replace(bench.state, dealt=bench.state.dealt + count)
-    taken.update(indices)
-    return indices
 
 
 def _play(

@@ -167,7 +167,7 @@ def _stage(suite: EvaluationSuite, player: Player, loaded: Loaded, limits: Limit
             env = stock.look()
             play = Play(
                 own,
-                protocol_of(environment, env),
+                protocol_of(environment, env, own.renderer),
                 sampling,
                 bounds,
                 environment.id,

@@ -75,6 +75,7 @@ class Row:
             "parse_errors": sum(turn.kind is TurnKind.PARSE_ERROR for turn in turns),
             "cut": sum(turn.kind is TurnKind.TRUNCATED for turn in turns),
             "spoofed": sum(turn.spoofed for turn in turns),
+            "rewritten": sum(turn.fresh for turn in turns),
             "tool_calls": sum(len(turn.tool_calls) for turn in turns),
         }
 

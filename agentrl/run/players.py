@@ -153,12 +153,14 @@ def load_player(player: Player, decoding: DecodingSettings) -> Loaded:
         MissingExtraError: torch or transformers is not installed.
         PolicyError: nothing loadable is there.
     """
-    shape = player.shape or ModelSettings(renderer=decoding.renderer, slots=decoding.slots)
+    shape = player.shape or ModelSettings(
+        renderer=decoding.renderer, template=decoding.template, slots=decoding.slots
+    )
     if player.folder is None:
         return Loaded(shape)
     from agentrl.policy.load import load_model
 
-    model, renderer = load_model(str(player.folder), shape.renderer)
+    model, renderer = load_model(str(player.folder), shape.renderer, variables=shape.template)
     import torch
 
     torch.set_num_threads(1)

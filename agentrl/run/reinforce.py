@@ -41,7 +41,7 @@ from agentrl.trajectory.batch import (
 from agentrl.trajectory.pack import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -55,8 +55,12 @@ SAMPLED_EVERY = 25
 """Steps from one set of sampled trajectories to the next."""
 
 
-def reinforce(bench: Bench) -> None:
-    """Learn from the agent's own trajectories."""
+def reinforce(bench: Bench, tell: Callable[[float, float], None] | None = None) -> None:
+    """Learn from the agent's own trajectories.
+
+    Args:
+        tell: is told after each step the CPU-seconds spent, and which share of the phase is done.
+    """
     settings = bench.settings.rl
     step = bench.begin("rl", bench.algorithm.optimizer, settings.most_skipped)
     if step == 0:
@@ -78,6 +82,8 @@ def reinforce(bench: Bench) -> None:
             write_samples(bench, step, batch, credit)
         if settings.evaluate_every and (step % settings.evaluate_every == 0 or last):
             _evaluate(bench, step)
+        if tell is not None:
+            tell(bench.state.cpu_seconds["rl"], 1.0 if last else _progress(bench, step))
         bench.after_step("rl", step, last=last)
 
 
@@ -101,7 +107,8 @@ def measured(bench: Bench, algorithm: Algorithm, batch: Batch) -> Batch:
     believes = bool(reads & {GOLD_LOGPROB, GOLD_LOGPROB_FINAL})
     if believes or reads & {LOGPROB_BEFORE_UPDATE, ENTROPY}:
         lead, protocol = settings.rl.answer_lead, bench.crew.protocol
-        answers = answers_of(batch, bench.renderer, protocol, lead) if believes else ()
+        shown = bench.renderer.for_tools(bench.crew.schemas) if believes else bench.renderer
+        answers = answers_of(batch, shown, protocol, lead) if believes else ()
         own = measure_on(bench.crew, replace(wanted, answers=answers), _weights(bench))
         for column, values in ((LOGPROB_BEFORE_UPDATE, own.logprob), (ENTROPY, own.entropy)):
             batch = batch.with_column(column, values) if column in reads else batch
@@ -201,6 +208,7 @@ def report(
         "tokens_per_second": batch.num_tokens / figures["step_seconds"],
         "invalid_share": float((~batch.valid).sum()) / turns,
         "spoofed_share": float(batch.spoofed.sum()) / turns,
+        "rewritten_share": float(batch.fresh.sum()) / turns,
         "void_share": float(void.sum()) / turns,
         "void_trajectory_share": len(np.unique(batch.trajectory_of_turn[void]))
         / max(batch.num_trajectories, 1),

@@ -15,6 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Plain = bool | int | float | str
+RendererName = Literal["auto", "template", "append", "markup"]
 Arguments = dict[str, Plain | list[str] | dict[str, Plain]]
 """Of a world's constructor, as TOML gives them; a table stands for nested settings."""
 
@@ -35,7 +36,7 @@ class EnvironmentSettings(Settings):
     """Which world: a registered id or "module:Class", and its constructor's arguments.
 
     `protocol` "auto" is plain text for a world that defines its own `step`, and the world's own protocol for
-    a world of tools. `tools` holds the terms of tools by name.
+    a world of tools; "native" is the model's own form of calls. `tools` holds the terms of tools by name.
     """
 
     id: str
@@ -46,10 +47,15 @@ class EnvironmentSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """The policy's model: a folder or hub name in `path`, or the size of one built from a config."""
+    """The policy's model: a folder or hub name in `path`, or the size of one built from a config.
+
+    `renderer` "auto" is the model's chat template where it has one; "append" leaves out that template's
+    rewriting of history. `template` gives variables that it reads, such as { enable_thinking = false }.
+    """
 
     path: str = ""
-    renderer: Literal["auto", "template", "markup"] = "auto"
+    renderer: RendererName = "auto"
+    template: dict[str, Plain] = Field(default_factory=dict)
     hidden: Count = 128
     layers: Count = 2
     heads: Count = 4
@@ -136,11 +142,13 @@ class ReinforcementSettings(Settings):
 class ControlSettings(Settings):
     """More supervised training from the warm start, for as many CPU-seconds as the reinforcement phase took.
 
-    `steps` fixes their number instead (for reproducible runs).
+    `steps` fixes their number instead (for reproducible runs). `beside` trains it while the reinforcement
+    phase is at work, in a process of its own beside the `processes` of the run, and not afterwards.
     """
 
     enabled: bool = False
     steps: Whole = 0
+    beside: bool = False
 
 
 class LimitSettings(Settings):

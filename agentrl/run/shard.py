@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from agentrl.errors import ConfigError, did_you_mean
 from agentrl.policy.base import Sampling
 from agentrl.policy.expert import ExpertPolicy
+from agentrl.policy.native import native_protocol
 from agentrl.policy.scripted import RandomPolicy
 from agentrl.rollout import Limits, Play, Stock, collect
 from agentrl.rollout.easy import default_protocol
@@ -23,7 +24,7 @@ from agentrl.world.registry import make
 from agentrl.world.terms import check_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -103,7 +104,13 @@ class Shard:
             self.policy = HfPolicy(model, renderer, slots=shape.slots, context=shape.context)
         self.concurrency = shape.slots
         env = self.stock.look()
-        self.protocol, self.terms = protocol_of(environment, env), terms_of(environment, env)
+        self.protocol, self.terms = protocol_of(environment, env, renderer), terms_of(environment, env)
+
+    @property
+    def schemas(self) -> tuple[Mapping[str, object], ...]:
+        """Of the world's tools, where a chat template lists them."""
+        env = self.stock.look()
+        return self.protocol.schemas(env.toolbox.tools) if isinstance(env, TextEnv) else ()
 
     def collect(self, task: Task) -> list[Trajectory | Invalid]:
         """Play a share of a collection with the current weights."""
@@ -213,6 +220,11 @@ class Shard:
         """Return the number of tasks of a split."""
         return self.stock.look().num_tasks(split)
 
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """Return the components of the reward that the world declares."""
+        return self.stock.look().reward_names
+
     def load(self, weights: torch.Tensor) -> None:
         """Put flat weights into the model."""
         from agentrl.learn.gradient import load_flat
@@ -238,15 +250,21 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
 }
 
 
-def protocol_of(environment: EnvironmentSettings, env: AnyEnv) -> Protocol:
+def protocol_of(environment: EnvironmentSettings, env: AnyEnv, renderer: Renderer | None = None) -> Protocol:
     """Return the protocol that settings name, or the environment's default for "auto".
+
+    Args:
+        renderer: of the model that plays; for "native" its chat template says how calls are written.
 
     Raises:
         ConfigError: there is no protocol of that name.
+        TemplateError: the model has no calls of its own that can be read.
     """
     name = environment.protocol
     if name == "auto":
         return default_protocol(env)
+    if name == "native" and renderer is not None:
+        return native_protocol(renderer)
     if name not in PROTOCOLS:
         raise ConfigError(
             f"there is no protocol {name!r}; environment.protocol is auto, {', '.join(PROTOCOLS)}."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agentrl.errors import ConfigError, RunDirectoryError
 from agentrl.learn.checkpoint import is_whole, writing_errors
-from agentrl.policy.load import load_model, save_model
+from agentrl.policy.load import load_model, load_renderer, save_model
 from agentrl.rollout.demonstrate import demonstrate
 from agentrl.run.directory import RunDirectory
 from agentrl.run.players import check_model_folder
@@ -17,6 +17,7 @@ from agentrl.world.env import TextEnv
 from agentrl.world.registry import make
 
 if TYPE_CHECKING:
+    from agentrl.policy.render import Renderer
     from agentrl.rollout.demonstrate import Demonstration
     from agentrl.run.settings import TrainSettings
 
@@ -44,8 +45,34 @@ def demonstrations_of(settings: TrainSettings) -> list[Demonstration]:
         range(count),
         noise=warm.noise,
         seed=warm.seed,
-        protocol=protocol_of(settings.environment, env),
+        protocol=protocol_of(settings.environment, env, _renderer_of(settings)),
     )
+
+
+def _renderer_of(settings: TrainSettings) -> Renderer | None:
+    """The renderer of the model that the run starts from, where the protocol is that model's own.
+
+    Raises:
+        ConfigError: the run builds its own model, which has no chat template.
+    """
+    if settings.environment.protocol != "native":
+        return None
+    path = _model_path(settings)
+    if not path:
+        raise ConfigError(
+            'environment.protocol is "native", the calls of a model\'s own chat template, and this run '
+            "builds a model that has none. Name a model folder in model.path, or choose another protocol."
+        )
+    return load_renderer(path, settings.model.renderer, variables=settings.model.template)
+
+
+def _model_path(settings: TrainSettings) -> str:
+    """The folder or hub name of the model to start from, checked; empty where the run builds one."""
+    warm = settings.warm_start.path
+    path = str(warm_start_folder(warm)) if warm else settings.model.path
+    if path:
+        check_model_folder(path)
+    return path
 
 
 def make_start(settings: TrainSettings, demonstrations: list[Demonstration], folder: Path) -> None:
@@ -71,10 +98,9 @@ def make_start(settings: TrainSettings, demonstrations: list[Demonstration], fol
 
 def _fill(settings: TrainSettings, demonstrations: list[Demonstration], folder: Path) -> None:
     shape = settings.model
-    path = str(warm_start_folder(settings.warm_start.path)) if settings.warm_start.path else shape.path
+    path = _model_path(settings)
     if path:
-        check_model_folder(path)
-        model, renderer = load_model(path, shape.renderer)
+        model, renderer = load_model(path, shape.renderer, variables=shape.template)
         save_model(model, renderer, folder)
         return
     from agentrl.policy.build import ModelShape, build_model, train_tokenizer

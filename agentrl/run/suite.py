@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from agentrl.config import Settings
-from agentrl.run.settings import Count, EnvironmentSettings, LimitSettings, Plain, Positive, Share, Whole
+from agentrl.run.settings import (
+    Count,
+    EnvironmentSettings,
+    LimitSettings,
+    Plain,
+    Positive,
+    RendererName,
+    Share,
+    Whole,
+)
 
 Mode = Literal["sampled", "greedy"]
 
@@ -38,7 +47,8 @@ class ScenarioSettings(Settings):
 class DecodingSettings(Settings):
     """How a model that comes without a run directory is decoded; `context` is the model's own by default."""
 
-    renderer: Literal["auto", "template", "markup"] = "auto"
+    renderer: RendererName = "auto"
+    template: dict[str, Plain] = Field(default_factory=dict)
     context: Count | None = None
     slots: Count = 64
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -20,12 +20,42 @@ if TYPE_CHECKING:
     from agentrl.run.settings import OptimizerSettings
 
 
+ENDLESS = 1_000_000
+"""Most steps of a phase that is bounded by CPU-seconds."""
+
+
+class Allowance(Protocol):
+    """How much a supervised phase may spend."""
+
+    @property
+    def steps(self) -> int:
+        """The most steps."""
+        ...
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The most CPU-seconds."""
+        ...
+
+    def more(self, step: int, spent: float) -> bool:
+        """Whether there is another step after `step` of them, which cost `spent` CPU-seconds."""
+        ...
+
+    def planned(self, step: int, spent: float) -> int:
+        """How many steps there will be, judged by those done."""
+        ...
+
+
 @dataclass(frozen=True)
 class Budget:
     """When a supervised phase ends: after `steps`, or once `cpu_seconds` are spent where they are given."""
 
     steps: int
     cpu_seconds: float = math.inf
+
+    def more(self, step: int, spent: float) -> bool:
+        """Whether neither is used up."""
+        return step < self.steps and spent < self.cpu_seconds
 
     def planned(self, step: int, spent: float) -> int:
         """How many steps there will be, judged by what `step` of them cost in CPU-seconds.
@@ -38,29 +68,30 @@ class Budget:
         return min(self.steps, max(step, round(step * self.cpu_seconds / spent)))
 
 
-def supervise(bench: Bench, phase: str, budget: Budget) -> None:
+def supervise(bench: Bench, phase: str, budget: Allowance) -> None:
     """Imitate the experts' turns of the run's demonstrations, in shuffled epochs."""
     warm = bench.settings.warm_start
     step = bench.begin(phase, optimizer_of(warm.optimizer))
     seed = bench.settings.seed if phase == "warm_start" else bench.settings.seed + 7919
     order = epochs_of(len(bench.examples), batch=warm.batch, seed=seed, steps=budget.steps)
     weights: torch.Tensor | None = bench.learner.weights() if bench.learner else None
-    while step < budget.steps and bench.state.cpu_seconds.get(phase, 0.0) < budget.cpu_seconds:
+    more = budget.more(step, bench.state.cpu_seconds.get(phase, 0.0))
+    while more:
         with bench.working(phase):
             figures, weights = _step(bench, [int(index) for index in order[step]], step, budget, phase)
         step += 1
-        last = step == budget.steps or bench.state.cpu_seconds[phase] >= budget.cpu_seconds
-        if warm.evaluate_every and (step % warm.evaluate_every == 0 or last):
+        more = budget.more(step, bench.state.cpu_seconds[phase])
+        if warm.evaluate_every and (step % warm.evaluate_every == 0 or not more):
             evaluate_curve(bench, phase, step, weights)
-        if step % 10 == 0 or last:
+        if step % 10 == 0 or not more:
             spent = {"seconds": bench.seconds, "cpu_seconds": bench.state.cpu_seconds[phase]}
             bench.directory.add_metrics({"phase": phase, "step": step, **spent, **figures})
         bench.progress.update(phase, step, budget.planned(step, bench.state.cpu_seconds[phase]), figures)
-        bench.after_step(phase, step, last=last)
+        bench.after_step(phase, step, last=not more)
 
 
 def _step(
-    bench: Bench, chosen: list[int], step: int, budget: Budget, phase: str
+    bench: Bench, chosen: list[int], step: int, budget: Allowance, phase: str
 ) -> tuple[dict[str, float], torch.Tensor]:
     learner = bench.learner
     if learner is None:

@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agentrl.config import load
-from agentrl.errors import RolloutError, RunDirectoryError
+from agentrl.errors import ConfigError, RolloutError, RunDirectoryError
 from agentrl.learn.algorithm import describe
 from agentrl.recipes import get
 from agentrl.rollout import assign_groups, complete_groups
 from agentrl.run.bench import Bench, open_bench
+from agentrl.run.beside import Beside
 from agentrl.run.check import check_algorithm, check_splits, columns_read
 from agentrl.run.curve import write_point
 from agentrl.run.directory import RunDirectory, free_directory
+from agentrl.run.draw import check_plan
 from agentrl.run.jobs import collect_on
 from agentrl.run.judge import interval_row, judge
 from agentrl.run.progress import SilentProgress
@@ -23,7 +25,7 @@ from agentrl.run.shard import Task
 from agentrl.run.slots import with_slots
 from agentrl.run.start import warm_start_folder
 from agentrl.run.statistics import paired_difference
-from agentrl.run.supervise import Budget, optimizer_of, supervise
+from agentrl.run.supervise import ENDLESS, Budget, optimizer_of, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +34,6 @@ if TYPE_CHECKING:
     from agentrl.learn.algorithm import Algorithm
     from agentrl.run.judge import Verdict
     from agentrl.run.progress import Progress
-
-ENDLESS = 1_000_000
-"""Most steps of a control that is bounded by CPU-seconds."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +94,27 @@ def _phases(bench: Bench) -> Run:
         supervise(bench, "warm_start", Budget(warm.steps if bench.examples and not warm.path else 0))
         bench.save("warm-start")
     if bench.settings.rl.steps and bench.state.phase in {"warm_start", "rl"}:
-        reinforce(bench)
-        bench.save("trained")
-    if bench.settings.control.enabled and bench.state.phase in {"rl", "control"}:
+        _reinforce(bench)
+    control = bench.settings.control
+    if control.enabled and not control.beside and bench.state.phase in {"rl", "control"}:
         _control(bench)
         bench.save("control")
     return _finish(bench)
+
+
+def _reinforce(bench: Bench) -> None:
+    """Reinforce, with the control beside it or before it."""
+    control = bench.settings.control
+    if not (control.enabled and control.beside):
+        reinforce(bench)
+        bench.save("trained")
+        return
+    with Beside(bench) as beside:
+        reinforce(bench, beside.tell)
+        beside.tell(bench.state.cpu_seconds.get("rl", 0.0), 1.0)
+        bench.save("trained")
+        beside.finish()
+        bench.save("control")
 
 
 def _control(bench: Bench) -> None:
@@ -117,7 +131,8 @@ def preflight(bench: Bench) -> None:
     """Play one episode before anything is spent, so that a broken world or algorithm stops the run.
 
     Raises:
-        RolloutError: the episode failed. AlgorithmError, MissingColumnError: its credit cannot be computed.
+        RolloutError: the episode failed. ConfigError: not even its first prompt fits the model's context.
+        AlgorithmError, MissingColumnError: its credit cannot be computed, or the plan cannot deal a step.
     """
     assignments = assign_groups(bench.settings.environment.split, [0], members=1, seed=bench.settings.seed)
     harvest = complete_groups(collect_on(bench.crew, Task(tuple(assignments), "model", 1.0, 1.0), None))
@@ -128,7 +143,19 @@ def preflight(bench: Bench) -> None:
             f"{failed.turns_done} turns ({failed.reason.value}): {failed.detail}. "
             "Repair the environment and run again; `agentrl envs check` finds the common causes."
         )
-    bench.columns = columns_read(bench.algorithm, harvest.trajectories[0], bench.state.ledger)
+    first = harvest.trajectories[0]
+    if not first.turns:
+        shown = bench.renderer.for_tools(bench.crew.schemas)
+        prompt = len(shown.begin(first.system, first.final_observation))
+        raise ConfigError(
+            f"the model could not say anything in the preflight episode: the first prompt of {first.task} "
+            f"has {prompt} tokens, and a stream holds {bench.settings.model.context} (model.context). Raise "
+            "it, or lower limits.observation_tokens."
+        )
+    if bench.settings.rl.steps:
+        check_plan(bench, bench.algorithm.at(0.0).plan)
+    components = bench.crew.reward_names if bench.settings.rl.steps else None
+    bench.columns = columns_read(bench.algorithm, first, bench.state.ledger, components)
 
 
 def _finish(bench: Bench) -> Run:
@@ -187,7 +214,7 @@ def summarize(bench: Bench, verdicts: dict[str, Verdict]) -> dict[str, object]:
         "environment": bench.settings.environment.id,
         "algorithm": describe(bench.algorithm),
         "seconds": bench.seconds,
-        "cpu_seconds": {**bench.state.cpu_seconds, "total": bench.crew.cpu_seconds},
+        "cpu_seconds": {**bench.state.cpu_seconds, "total": bench.crew.cpu_seconds + bench.elsewhere},
         "best": list(bench.state.best) if bench.state.best else None,
     }
 

@@ -196,7 +196,10 @@ class _EnvironmentChecks:
                         "error", "order", "step() after the end did not raise EnvironmentUsageError"
                     )
         if not ended:
-            text = f"no episode ended within {self.probe.turns} turns; give actions= that reach the end"
+            text = (
+                f"no episode ended within {self.probe.turns} turns; give actions that reach the end "
+                "(--action on the command line, actions= in Python)"
+            )
             yield Finding("note", "order", text)
 
     def determinism(self) -> Iterator[Finding]:

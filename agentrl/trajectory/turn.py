@@ -75,9 +75,12 @@ class Span:
     end: int
 
 
+_NO_TOKENS: IntArray = np.zeros(0, dtype=np.int32)
+
+
 def no_tokens() -> IntArray:
-    """Return an empty token array."""
-    return np.zeros(0, dtype=np.int32)
+    """Return an empty token array, always the same one: nothing can be written into it."""
+    return _NO_TOKENS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,11 +233,15 @@ def digest(value: Hashable) -> int:
     return int.from_bytes(hashlib.blake2b(_canonical(value), digest_size=8).digest(), "big") >> 1
 
 
+_PLAIN: Mapping[type, bytes] = {int: b"int", bool: b"bool", float: b"float", type(None): b"NoneType"}
+
+
 def _canonical(value: Hashable) -> bytes:
     # Two keys are digested in each turn: the commonest kinds come first, and lists are joined faster than
     # generators.
-    if type(value) is int:
-        return b"int:%d" % value
+    kind = type(value)
+    if kind in _PLAIN:
+        return b"%b:%a" % (_PLAIN[kind], value)
     if isinstance(value, str):
         raw = value.encode()
         return b"s%d:%b" % (len(raw), raw)
@@ -246,9 +253,9 @@ def _canonical(value: Hashable) -> bytes:
         return (
             b"{" + b",".join(sorted(_canonical(item) for item in cast("frozenset[Hashable]", value))) + b"}"
         )
-    if value is None or isinstance(value, bool | int | float):
-        return f"{type(value).__name__}:{value!r}".encode()
+    if isinstance(value, int | float):
+        return f"{kind.__name__}:{value!r}".encode()
     raise TypeError(
         f"a key must be made of str, bytes, int, float, bool, None, tuple and frozenset; "
-        f"got {type(value).__name__}. Convert it, for example with tuple(...)."
+        f"got {kind.__name__}. Convert it, for example with tuple(...)."
     )

@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from agentrl.world.protocol import Parsed
     from agentrl.world.terms import Terms
     from agentrl.world.tool import TurnKey
 
+Reading: TypeAlias = "tuple[Protocol, str, Parsed]"
 StepResult: TypeAlias = tuple[str, float, bool, bool, dict[str, object]]
 _SHARED = {
-    "observation_space", "action_space", "protocol", "terms", "toolbox", "turn_key", "spec", "render_mode",
+    "observation_space", "action_space", "protocol", "terms", "toolbox", "turn_key", "reading", "spec",
+    "render_mode",
 }  # fmt: skip
 
 
@@ -90,10 +93,13 @@ class TextEnv(gymnasium.Env[str, str]):
     that override `step`.
 
     Attributes:
+        reward_names: components that `info["rewards"]` has in some turns only; an algorithm that reads one is
+            refused at the start where the first episode lacks it and it is not named here.
         blocks: whether `step` may wait (network, processes); such environments run in threads.
         protocol: how the inherited `step` reads actions; the rollout sets it.
         terms: budgets and costs of tools by name, counted per episode; the rollout sets them.
         turn_key: (trajectory, turn) of the next `step`; the rollout sets it, so that tools execute once.
+        reading: what a protocol reads in the next action; the rollout sets it, so that no turn is read twice.
         task: the current task; `rng`: this instance's own generator, seeded by `reset`.
     """
 
@@ -101,9 +107,11 @@ class TextEnv(gymnasium.Env[str, str]):
     blocks: bool = False
     is_async: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ("train",)
+    reward_names: tuple[str, ...] = ()
     protocol: Protocol = Tags()
     terms: Mapping[str, Terms] = MappingProxyType({})
     turn_key: TurnKey | None = None
+    reading: Reading | None = None
     task: Task
     # Defaults of the class, so that a subclass that forgets super().__init__() still gets a sentence.
     _phase: str = "new"
@@ -195,7 +203,7 @@ class TextEnv(gymnasium.Env[str, str]):
         Returns observation, reward, terminated, truncated, info.
         """
         self._check_running()
-        parsed = self.protocol.parse(action)
+        parsed = self._parsed(action)
         key, self.turn_key = self.turn_key, None
         reply = self.toolbox.run(
             parsed, key=key, finished=lambda: self._finished is not None, meter=self._meter
@@ -215,6 +223,12 @@ class TextEnv(gymnasium.Env[str, str]):
         self._note(reply.text, valid=reply.valid)
         self._phase = "over" if done else "running"
         return reply.text, reward, done, False, info
+
+    def _parsed(self, action: str) -> Parsed:
+        known, self.reading = self.reading, None
+        if known is not None and known[0] is self.protocol and known[1] == action:
+            return known[2]
+        return self.protocol.parse(action)
 
     def finish(self, reward: float = 0.0, *, success: bool | None = None) -> None:
         """End the episode after the running tool call, adding `reward`; for `@tool` methods."""
@@ -352,7 +366,9 @@ class AsyncTextEnv:
     blocks: ClassVar[bool] = False
     is_async: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train",)
+    reward_names: tuple[str, ...] = ()
     turn_key: TurnKey | None = None
+    reading: Reading | None = None
     protocol: Protocol
     terms: Mapping[str, Terms] = MappingProxyType({})
     task: Task

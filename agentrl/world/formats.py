@@ -64,6 +64,7 @@ class JsonCalls(Protocol):
     """
 
     separates_results: ClassVar[bool] = True
+    forged: ClassVar[re.Pattern[str]] = forged_by(OUTPUT_TAG)
     max_calls: int = 16
 
     def describe(self, tools: Sequence[Tool]) -> str:
@@ -77,11 +78,11 @@ class JsonCalls(Protocol):
         """Read every `<tool_call>` in order, outside of `<think>`."""
         if problem := too_long(text):
             return Parsed(text.strip(), error=problem)
-        honest, forged = before_forgery(text, forged_by(OUTPUT_TAG))
+        honest, forged = before_forgery(_unstopped(text, self.stop_strings), self.forged)
         thoughts = split_thoughts(honest)
         if thoughts.unclosed:
             return Parsed(text.strip(), error=unclosed("think"), spoofed=forged is not None)
-        calls = self._scan(thoughts.visible)
+        calls = self.scan(thoughts.visible)
         if isinstance(calls, str):
             return Parsed(text.strip(), error=calls, spoofed=forged is not None)
         # After a forgery the rest was not read, so what remains is no whole turn and no answer.
@@ -92,7 +93,8 @@ class JsonCalls(Protocol):
         spans = spans_of((*calls, *_plain_answer(answer, thoughts.visible)), thoughts.spans)
         return Parsed(text.strip(), calls, answer, error, forged is not None, spans)
 
-    def _scan(self, text: str) -> tuple[Call, ...] | str:
+    def scan(self, text: str) -> tuple[Call, ...] | str:
+        """Return the calls of a turn without its thoughts, or what is wrong with them as a sentence."""
         calls: list[Call] = []
         position = 0
         while (start := text.find(_OPEN, position)) >= 0:
@@ -121,6 +123,12 @@ class JsonCalls(Protocol):
         return enclosed(OUTPUT_TAG, observation, "\n")
 
 
+def _unstopped(text: str, stops: Sequence[str]) -> str:
+    """The text without the stop string at its end: a turn that ended there has forged nothing."""
+    end = next((stop for stop in stops if text.endswith(stop)), "")
+    return text.removesuffix(end)
+
+
 def _plain_answer(answer: str | None, text: str) -> tuple[Call, ...]:
     """Where an answer without markup stands."""
     start = len(text) - len(text.lstrip())
@@ -129,13 +137,14 @@ def _plain_answer(answer: str | None, text: str) -> tuple[Call, ...]:
 
 @dataclass(frozen=True, slots=True)
 class NativeCalls(JsonCalls):
-    """Calls that a server makes of its own: it is given the schemas, and nothing is said in the system text.
+    """Calls where a server or a chat template shows the tools: it is given their schemas.
 
-    What the server answers is written as in `JsonCalls`, and read in the same way.
+    Nothing is said in the system text. Calls are written and read as in `JsonCalls`: by the models of the
+    Hermes and Qwen families themselves, and by our client for what a server answers.
     """
 
     def describe(self, tools: Sequence[Tool]) -> str:
-        """Return nothing: the server shows the tools to its model."""
+        """Return nothing: the tools are shown elsewhere."""
         del tools
         return ""
 
@@ -250,11 +259,11 @@ class Fenced(Protocol):
 
     def _scan(self, text: str) -> tuple[Call, ...] | str:
         calls: list[Call] = []
-        opened: tuple[_Fence, int, int] | None = None
+        opened: tuple[Fence, int, int] | None = None
         position = 0
         for line in text.split("\n"):
             start, position = position, position + len(line) + 1
-            fence = _read_fence(line)
+            fence = read_fence(line)
             if fence is None:
                 continue
             if opened is None:
@@ -275,7 +284,7 @@ class Fenced(Protocol):
     def write(self, name: str, arguments: Mapping[str, Json]) -> str:
         """Return the call as a block; its fence is longer than any inside."""
         body = bare(arguments)
-        fence = _fence_around(body, 3)
+        fence = fence_around(body, 3)
         return f"{fence}{name}\n{body}\n{fence}"
 
     def write_answer(self, answer: str) -> str:
@@ -284,29 +293,33 @@ class Fenced(Protocol):
 
     def wrap(self, observation: str) -> tuple[str, str, str]:
         """Fence the output, with a fence longer than any inside it."""
-        fence = _fence_around(observation, 3)
+        fence = fence_around(observation, 3)
         return f"{fence}output\n", observation, f"\n{fence}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Fence:
+class Fence:
+    """A line that opens or closes a fenced block."""
+
     marks: str
     language: str
 
-    def closes(self, other: _Fence) -> bool:
+    def closes(self, other: Fence) -> bool:
+        """Return whether this line ends the block that `other` opened."""
         return not self.language and self.marks.startswith(other.marks)
 
 
-def _read_fence(line: str) -> _Fence | None:
+def read_fence(line: str) -> Fence | None:
     """Read a line of backticks or tildes; none of its expressions can look at a character twice."""
     line = line.strip()
     marks = line[: len(line) - len(line.lstrip(line[:1]))] if line[:1] in {"`", "~"} else ""
     language = line[len(marks) :].strip()
     whole = len(marks) >= 3 and len(language) <= 40 and re.fullmatch(r"[\w+-]*", language)
-    return _Fence(marks, language) if whole else None
+    return Fence(marks, language) if whole else None
 
 
-def _fence_around(text: str, least: int) -> str:
+def fence_around(text: str, least: int) -> str:
+    """Return a run of backticks longer than any in the text, at least `least`."""
     return "`" * max(least, *(len(run) + 1 for run in re.findall(r"`{3,}", text)), 0)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 
 from agentrl.errors import EnvironmentUsageError
 
@@ -16,6 +16,21 @@ CallKey: TypeAlias = tuple[str, int, int]
 """(trajectory, turn, call)."""
 
 R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class _Outcome(Generic[R]):
+    """What became of a call: `value` or `error` once it is `done`."""
+
+    what: Hashable
+    done: bool = False
+    value: R | None = None
+    error: BaseException | None = None
+
+    def result(self) -> R:
+        if self.error is not None:
+            raise self.error
+        return cast("R", self.value)
 
 
 class CallLedger(Generic[R]):
@@ -35,8 +50,9 @@ class CallLedger(Generic[R]):
 
     def __init__(self, capacity: int = 1024) -> None:
         self._capacity = capacity
-        self._lock = threading.Lock()
-        self._outcomes: OrderedDict[CallKey, tuple[Hashable, Future[R]]] = OrderedDict()
+        # One lock for all calls: a future for each would cost more than a plain tool.
+        self._changed = threading.Condition(threading.Lock())
+        self._outcomes: OrderedDict[CallKey, _Outcome[R]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._outcomes)
@@ -57,34 +73,39 @@ class CallLedger(Generic[R]):
         Raises:
             EnvironmentUsageError: the key was used for another call.
         """
-        with self._lock:
-            entry = self._outcomes.get(key)
-            future = self._begin(key, what) if entry is None else entry[1]
-        if entry is None:
-            _fulfil(future, call)
-        elif entry[0] != what:
+        with self._changed:
+            known = self._outcomes.get(key)
+            outcome = self._begin(key, what) if known is None else known
+        if known is None:
+            self._execute(outcome, call)
+        elif outcome.what != what:
             raise EnvironmentUsageError(
-                f"the call key {key} was used for {entry[0]!r} and now comes with {what!r}. "
+                f"the call key {key} was used for {outcome.what!r} and now comes with {what!r}. "
                 f"Give each call of each turn of each trajectory its own key."
             )
-        return future.result()
+        elif not outcome.done:
+            with self._changed:
+                self._changed.wait_for(lambda: outcome.done)
+        return outcome.result()
 
-    def _begin(self, key: CallKey, what: Hashable) -> Future[R]:
-        future: Future[R] = Future()
-        self._outcomes[key] = (what, future)
+    def _begin(self, key: CallKey, what: Hashable) -> _Outcome[R]:
+        outcome: _Outcome[R] = _Outcome(what)
+        self._outcomes[key] = outcome
         while len(self._outcomes) > self._capacity:
             self._outcomes.popitem(last=False)
-        return future
+        return outcome
+
+    def _execute(self, outcome: _Outcome[R], call: Callable[[], R]) -> None:
+        try:
+            outcome.value = call()
+        except BaseException as error:  # noqa: BLE001  # recorded, and raised by result()
+            outcome.error = error
+        with self._changed:
+            outcome.done = True
+            self._changed.notify_all()
 
     def forget(self, trajectory: str) -> None:
         """Forget the outcomes of one trajectory."""
-        with self._lock:
+        with self._changed:
             for key in [key for key in self._outcomes if key[0] == trajectory]:
                 del self._outcomes[key]
-
-
-def _fulfil(future: Future[R], call: Callable[[], R]) -> None:
-    try:
-        future.set_result(call())
-    except BaseException as error:  # noqa: BLE001  # recorded, and raised by future.result()
-        future.set_exception(error)

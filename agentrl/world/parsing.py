@@ -31,6 +31,7 @@ class Call:
         written: the arguments as text.
         arguments: the same as JSON, or None where the tool reads the bare text itself.
         start, end: characters [start, end) of the turn's text, markup included.
+        identifier: the name that the agent gave the call, in forms that have one.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Call:
     arguments: Mapping[str, Json] | None = None
     start: int = 0
     end: int = 0
+    identifier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +76,12 @@ class Protocol(ABC):
 
     Attributes:
         separates_results: whether each of several calls in one turn gets markup of its own for its result.
+        spoken: special tokens that belong to a call, where a tokenizer has them as such.
     """
 
     __slots__ = ()
     separates_results: ClassVar[bool] = False
+    spoken: ClassVar[tuple[str, ...]] = ()
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -175,19 +179,20 @@ def _blanked(text: str, spans: Sequence[TextSpan]) -> str:
 
 
 @functools.cache
-def forged_by(*tags: str, also: str = "") -> re.Pattern[str]:
+def forged_by(*tags: str, also: str = "", but: tuple[str, ...] = ()) -> re.Pattern[str]:
     """Return what only the environment writes: these tags in any spelling, role tokens, and `also`.
 
     Args:
         tags: names, such as "information"; `</ Information >` and `<information id="1">` count too.
-        also: one more regular expression.
+        also: one more regular expression; `but`: role tokens that the agent writes in its calls.
     """
     blank = r"\s{0,9}"
     written = [
         rf"<{blank}/?{blank}{re.escape(tag)}(?:\s{{1,9}}[\w-]{{1,40}}=[^<>]{{0,99}})?{blank}/?>"
         for tag in tags
     ]
-    options = [_ROLE_TOKEN, *(f"(?i:{tag})" for tag in written), *([also] if also else [])]
+    spoken = "".join(f"(?!{re.escape(token)})" for token in but)
+    options = [f"{spoken}(?:{_ROLE_TOKEN})", *(f"(?i:{tag})" for tag in written), *([also] if also else [])]
     return re.compile("|".join(options), re.MULTILINE)
 
 
@@ -229,6 +234,27 @@ def enclosed(tag: str, observation: str, space: str) -> tuple[str, str, str]:
     """Return (prefix, body, suffix) with the tag; the body cannot close it."""
     body = observation.replace(f"</{tag}>", f"&lt;/{tag}>")
     return f"<{tag}>{space}", body, f"{space}</{tag}>"
+
+
+def results_in(observation: str) -> list[str] | None:
+    r"""Return what each call gave, of an observation that is nothing but results in their tags, else None.
+
+    >>> results_in("<tool_response>\ntea\n</tool_response>\n<tool_response>\n3\n</tool_response>")
+    ['tea', '3']
+    """
+    opening, closing = f"<{OUTPUT_TAG}>\n", f"\n</{OUTPUT_TAG}>"
+    found: list[str] = []
+    position = 0
+    while observation.startswith(opening, position):
+        end = observation.find(closing, position + len(opening) - 1)
+        if end < 0:
+            return None
+        found.append(observation[position + len(opening) : end])
+        position = end + len(closing)
+        if position == len(observation):
+            return found
+        position += observation.startswith("\n", position)
+    return None
 
 
 def too_long(text: str) -> str | None:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvCreator
 
 __all__ = [
-    "AnyEnv", "EnvSpec", "list_envs", "list_tools", "load_tool", "make", "make_any", "mirror_to_gymnasium",
-    "register", "rescan", "spec",
+    "AnyEnv", "EnvSpec", "list_envs", "list_tools", "load_tool", "load_toolset", "make", "make_any",
+    "mirror_to_gymnasium", "register", "rescan", "spec",
 ]  # fmt: skip
 
 AnyEnv: TypeAlias = TextEnv | AsyncTextEnv
@@ -43,6 +43,7 @@ F = TypeVar("F", bound="Callable[..., AnyEnv]")
 
 ENVIRONMENTS: Final = "agentrl.envs"
 FAMILIES: Final = "agentrl.env_families"
+TOOL_FAMILIES: Final = "agentrl.tool_families"
 """Worlds of others by prefix: the entry point "gym" makes each id "gym:NAME"; NAME is its argument `name`."""
 TOOLS: Final = "agentrl.tools"
 _ID: Final = re.compile(r"(?P<family>[A-Za-z0-9_-]+/[A-Za-z][A-Za-z0-9_.-]*?)-v\d+\Z")
@@ -247,16 +248,35 @@ def list_tools() -> tuple[str, ...]:
 
 
 def load_tool(name: str, **kwargs: object) -> tuple[Tool, ...]:
-    """Return the tools of a name, or of "module:attribute".
-
-    Args:
-        name: of an entry point of the group `agentrl.tools`.
-        kwargs: passed to the constructor, where the name stands for a class.
+    """Return the tools of what `load_toolset` returns.
 
     Raises:
         RegistryError: nothing has this name, an argument is wrong, or what it names has no tools.
     """
-    offered = one_named(TOOLS, name)
+    found = load_toolset(name, **kwargs)
+    tools = tools_of(found)
+    if not tools:
+        raise RegistryError(f"{name!r} names {found!r}, which has no tools. Mark its methods with @tool.")
+    return tools
+
+
+def load_toolset(name: str, **kwargs: object) -> object:
+    """Return the thing that has the tools of a name, of "family:rest" or of "module:attribute".
+
+    Args:
+        name: of an entry point of the group `agentrl.tools`; or the name of one of `agentrl.tool_families`, a
+            colon, and what its class gets as `name`.
+        kwargs: passed to the constructor, where the name stands for a class.
+
+    Raises:
+        RegistryError: nothing has this name, or an argument is wrong.
+    """
+    family, colon, rest = name.partition(":")
+    offered = one_named(TOOL_FAMILIES, family) if colon else None
+    if offered is not None:
+        kwargs = {"name": rest, **kwargs}
+    else:
+        offered = one_named(TOOLS, name)
     if offered is None and not _PATH.match(name):
         raise RegistryError(
             f"there is no tool {name!r}.{did_you_mean(name, list_tools())} `agentrl tools list` names them."
@@ -269,10 +289,7 @@ def load_tool(name: str, **kwargs: object) -> tuple[Tool, ...]:
         raise RegistryError(
             f"the tool {name!r} takes no arguments when it is loaded; got {', '.join(kwargs)}."
         )
-    tools = tools_of(found)
-    if not tools:
-        raise RegistryError(f"{name!r} names {found!r}, which has no tools. Mark its methods with @tool.")
-    return tools
+    return found
 
 
 def mirror_to_gymnasium(spec: EnvSpec) -> None:

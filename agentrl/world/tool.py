@@ -21,6 +21,7 @@ from agentrl.world.deadline import within
 from agentrl.world.ledger import CallLedger
 from agentrl.world.protocol import Call
 from agentrl.world.signature import Signature, read_signature
+from agentrl.world.source import ToolSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -205,12 +206,14 @@ def _check_limits(name: str, timeout: float | None, max_characters: int | None) 
 
 
 def tools_of(thing: object) -> tuple[Tool, ...]:
-    """Return the tools of a `Tool`, of a function marked with `@tool` or of an instance with such methods.
+    """Return the tools of a `Tool`, a `ToolSource`, a function marked with `@tool`, or an instance with such.
 
     Only what is marked counts; an override of a marked method must be marked again.
     """
     if isinstance(thing, Tool):
         return (thing,)
+    if isinstance(thing, ToolSource):
+        return thing.tools
     mark = getattr(thing, _MARK, None)
     if isinstance(mark, _Mark) and callable(thing):
         return (mark.bind(thing),)

@@ -40,12 +40,6 @@ class LateBroken(HouseholdEnv):
         return super().reset(seed=seed, options=options)
 """
 
-REWRITES = (
-    "{% for m in messages %}"
-    "{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('</think>')[-1] }}"
-    "{% else %}{{ m.content }}{% endif %}<|end|>{% endfor %}{% if add_generation_prompt %}<|act|>{% endif %}"
-)
-
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Said:
@@ -191,6 +185,46 @@ def test_a_world_that_raises_in_the_preflight_episode_stops_the_run(
     assert "agentrl envs check" in text
 
 
+def test_a_context_that_holds_no_prompt_stops_the_run_before_the_warm_start(
+    said: Said, tmp_path: Path
+) -> None:
+    text = said(train("model.context=8", out=tmp_path / "run"), BAD_INPUT)
+    assert "could not say anything in the preflight episode" in text
+    assert "a stream holds 8 (model.context)" in text
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_lone_members_that_would_teach_nothing_are_refused(said: Said, tmp_path: Path) -> None:
+    text = said(train("rl.members=1", "rl.algorithm=GIGPO", out=tmp_path / "run"), BAD_INPUT)
+    assert "every advantage would be zero" in text
+    assert "Set rl.members to 2 or more" in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (("rl.algorithm=FAPO",), "declare reward_names = ('flawed',)"),
+        (
+            ("rl.plan.sampler.part=Weighted", "rl.plan.sampler.pool=0"),
+            "a pool of 0 tasks cannot give",
+        ),
+    ],
+)
+def test_what_no_step_could_use_is_refused_before_the_warm_start(
+    wrong: tuple[str, ...], sentence: str, said: Said, tmp_path: Path
+) -> None:
+    assert sentence in said(train(*wrong, out=tmp_path / "run"), BAD_INPUT)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_setting_of_another_place_is_pointed_to(said: Said) -> None:
+    text = said(["eval", "household/eval", "--policy", "expert", "tasks=8"], BAD_INPUT)
+    assert "there is no setting 'tasks'. It stands in scenario.0.tasks." in text
+    text = said(["eval", "household/eval", "turns=8"], BAD_INPUT)
+    assert "It stands in scenario.0.turns and limits.turns." in text
+
+
 def test_a_world_that_raises_above_the_set_share_stops_the_run(
     said: Said, worlds: str, tmp_path: Path
 ) -> None:
@@ -210,20 +244,24 @@ def test_an_evaluation_of_a_broken_world_is_no_success_of_zero(
     assert "injected failure" in text
 
 
-def test_a_template_that_rewrites_history_is_refused(said: Said, trained: Path, tmp_path: Path) -> None:
+def test_a_template_that_refuses_every_message_is_a_sentence(
+    said: Said, trained: Path, tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
     folder = trained / "start"
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = REWRITES
+    tokenizer.chat_template = "{{ raise_exception('never') }}"
     tokenizer.save_pretrained(folder)
     for arguments in (
         ["check-template", str(folder)],
         train(f"model.path={folder}", out=tmp_path / "again"),
     ):
         text = said(arguments, FOUND_BAD)
-        assert "changes earlier turns" in text
+        assert "cannot be applied to messages of the roles user: never" in text
         assert "markup" in text
+    text = said(["check-template", str(trained)], BAD_INPUT)
+    assert f"is a run directory. Name the model in it that is meant: {folder}, " in text
 
 
 def test_a_resume_with_other_settings_shows_them_and_refuses(said: Said, trained: Path) -> None:

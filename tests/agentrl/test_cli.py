@@ -164,6 +164,23 @@ def test_an_env_is_checked(capsys: Out, tmp_path: Path, monkeypatch: pytest.Monk
     assert "determinism" in {item["check"] for item in findings if item["severity"] == "error"}
 
 
+def test_an_env_is_checked_with_actions_that_reach_its_end(capsys: Out) -> None:
+    checked = ["envs", "check", "agentrl.testing:WordWorld", "length=20"]
+    assert run(checked) == 0
+    assert "(--action on the command line, actions= in Python)" in capsys.readouterr().out
+    assert run(["envs", "check", "agentrl.testing:WordWorld", "--action", "lamp", "--action", "mug"]) == 0
+    assert "note" not in capsys.readouterr().out
+
+
+def test_ctrl_c_before_a_run_has_begun_is_said(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agentrl.run.scenarios.find", interrupted)
+    assert run(["eval", "household/eval", "--policy", "expert"]) == INTERRUPTED
+    assert "stopped." in capsys.readouterr().err
+
+
 def test_an_env_is_played(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("?\nlook\n:q\n"))
     assert run(["envs", "play", "agentrl/Household-v0", "--split", "valid_seen", "--index", "3"]) == 0

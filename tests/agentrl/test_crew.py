@@ -15,7 +15,7 @@ import torch
 from agentrl.errors import AgentrlError, ConfigError, MissingExtraError, RolloutError
 from agentrl.learn.gradient import flat_weights, streams_with_loss
 from agentrl.learn.loss import prepare
-from agentrl.learn.supervised import example_of
+from agentrl.learn.supervised import examples_of
 from agentrl.policy.build import ModelShape, build_model, train_tokenizer
 from agentrl.policy.load import load_model, save_model
 from agentrl.policy.render import Markup
@@ -148,7 +148,7 @@ def work(crew: Crew, renderer: Renderer) -> tuple[list[Trajectory | Invalid], to
     streams = streams_with_loss(algorithm, batch, prepare(algorithm, batch, credit))
     parts = policy_on(crew, PolicyShare(algorithm, batch, credit, streams, 256, 1.0), weights)
     shown = demonstrate(WordWorld(), "train", range(5), noise=0.0, seed=0)
-    examples = [example_of(item, renderer, observation_weight=0.1) for item in shown]
+    examples = [one for item in shown for one in examples_of(item, renderer, observation_weight=0.1)]
     supervised = supervised_on(crew, examples, weights, 256)
     assert len(streams) > 2
     return (

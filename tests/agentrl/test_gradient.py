@@ -28,7 +28,7 @@ from agentrl.learn.learner import Learner
 from agentrl.learn.loss import prepare
 from agentrl.learn.optimizer import AdamW, Muon
 from agentrl.learn.probes import measure
-from agentrl.learn.supervised import Epochs, Example, example_of, total_weight
+from agentrl.learn.supervised import Epochs, Example, examples_of, total_weight
 from agentrl.learn.tree import cut, tree_of
 from agentrl.policy.base import Sampling
 from agentrl.policy.build import ModelShape, build_model, train_tokenizer
@@ -103,7 +103,7 @@ def scene() -> Scene:
     model = build_model(renderer.tokenizer, shape, seed=1)
     policy = HfPolicy(model, renderer, slots=6, context=128)
     shown = demonstrate(WordWorld(), "train", range(7), noise=0.0, seed=0)
-    examples = [example_of(item, renderer, observation_weight=0.15) for item in shown]
+    examples = [one for item in shown for one in examples_of(item, renderer, observation_weight=0.15)]
     return Scene(model, _collected(policy, 1.0), _collected(policy, HOT), examples)
 
 
@@ -234,7 +234,7 @@ def test_disturbed_turns_are_context_and_no_target() -> None:
     renderer = Markup(train_tokenizer(["Say lamp. It is over."] * 9, vocabulary=300))
     shown = demonstrate(WordWorld(9), "train", [0], noise=0.0, seed=0)[0]
     turns = tuple(replace(turn, learn=number % 2 == 0) for number, turn in enumerate(shown.turns))
-    example = example_of(replace(shown, turns=turns), renderer, observation_weight=0.25)
+    (example,) = examples_of(replace(shown, turns=turns), renderer, observation_weight=0.25)
     place = 0
     for number, turn in enumerate(turns):
         shown_tokens = (

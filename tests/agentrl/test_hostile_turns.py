@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from agentrl.credit.keep import Either, no_action_read, no_code_or_answer, spoofed
-from agentrl.learn.supervised import example_of
+from agentrl.learn.supervised import examples_of
 from agentrl.policy.expert import ExpertPolicy
 from agentrl.policy.scripted import ScriptedPolicy
 from agentrl.rollout import Stock, collect
@@ -263,7 +263,7 @@ def test_a_budget_is_part_of_a_snapshot() -> None:
 def test_a_demonstration_is_written_as_a_rollout_writes_it(protocol: Protocol) -> None:
     renderer = small_renderer()
     (shown,) = demonstrate(Shop(), "train", [0], noise=0.0, seed=0, protocol=protocol)
-    example = example_of(shown, renderer, observation_weight=0.1, observation_tokens=8)
+    (example,) = examples_of(shown, renderer, observation_weight=0.1, observation_tokens=8)
 
     class Exact(ExpertPolicy):
         """The expert with the tokens of a model that would write the same."""

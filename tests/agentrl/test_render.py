@@ -10,8 +10,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from agentrl.errors import TemplateError
+from agentrl.policy.base import Message
 from agentrl.policy.build import train_tokenizer
-from agentrl.policy.render import ChatTemplate, Markup, Renderer, check_prefix_stable, renderer_for
+from agentrl.policy.load import renderer_for
+from agentrl.policy.render import Markup, Renderer
+from agentrl.policy.template import ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -126,32 +129,26 @@ def test_the_newline_after_the_end_of_a_turn_is_kept() -> None:
 
 
 @pytest.mark.parametrize("name", REWRITES)
-def test_templates_that_rewrite_history_are_refused_with_a_repair(name: str) -> None:
-    with pytest.raises(TemplateError, match=r"changes earlier turns.*model\.renderer"):
-        renderer_for(tokenizer(REWRITES[name]))
-    check_prefix_stable(ChatTemplate(tokenizer(CHATML)))
+def test_templates_that_rewrite_history_begin_a_fresh_stream(name: str) -> None:
+    made = tokenizer(REWRITES[name])
+    renderer = renderer_for(made)
+    said = "<think>hm</think>go"
+    answer = renderer.encode_turn(said)
+    messages = [Message("user", "a"), Message("assistant", said), Message("user", "b")]
+    added = renderer.follow(messages, answer)
+    # The one that opens a thought shows it again as the agent's words.
+    assert added.fresh == (name != "opens think")
+    if added.fresh:
+        assert added.tokens.tolist() == full(made, [(item.role, item.content) for item in messages])
+    kept = renderer_for(made, kind="append").follow(messages, answer)
+    assert not kept.fresh
+    assert kept.tokens.tolist() == renderer.extend("b", closed=True).tolist()
 
 
-def test_a_template_of_elsewhere_can_be_checked() -> None:
-    def stable(messages: list[dict[str, str]], prompt: bool) -> str:
-        return "".join(f"[{m['role']}]{m['content']}" for m in messages) + ("[assistant]" if prompt else "")
-
-    markup = Markup(train_tokenizer(["You see a door."] * 9, vocabulary=300))
-    check_prefix_stable(markup, stable)
-    with pytest.raises(TemplateError):
-        check_prefix_stable(markup, lambda messages, prompt: str(len(messages)) + stable(messages, prompt))
-
-
-def test_a_tool_role_is_rendered_and_an_unknown_role_is_a_sentence() -> None:
-    made = tokenizer(CHATML)
-    renderer = ChatTemplate(made, observation_role="tool")
-    check_prefix_stable(renderer)
-    text = made.decode(renderer.extend("It is open.", closed=True).tolist())
-    assert text == "\n<|im_start|>tool\nIt is open.<|im_end|>\n<|im_start|>assistant\n"
-    with pytest.raises(TemplateError, match=r"roles user, assistant, tool: no such role"):
-        ChatTemplate(tokenizer(LLAMA_2), observation_role="tool").extend("x", closed=True)
-    with pytest.raises(TemplateError, match=r"roles system, user: no such role"):
-        ChatTemplate(tokenizer(LLAMA_2)).begin("be good", "x")
+def test_a_refused_role_is_a_sentence() -> None:
+    refuses = LLAMA_2.replace("m.role == 'user'", "m.role == 'nobody'")
+    with pytest.raises(TemplateError, match=r"roles user: no such role"):
+        renderer_for(tokenizer(refuses))
 
 
 def test_a_template_without_an_end_of_turn_ends_with_the_sequence() -> None:

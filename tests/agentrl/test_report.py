@@ -18,6 +18,7 @@ from agentrl.run.report.curves import Scale, _start_level, plain, thin_out, trac
 from agentrl.run.report.data import Estimate, number, read_estimate
 from agentrl.run.report.figures import Point, nice_axis
 from agentrl.run.report.markup import clip, embed_json, escape
+from agentrl.run.report.page import NO_CURVE
 from tests.agentrl.runs import TYPES, evaluation, metrics, samples, summary, write_run
 
 if TYPE_CHECKING:
@@ -169,6 +170,16 @@ def test_without_a_summary_the_last_evaluations_speak(tmp_path: Path) -> None:
     assert final is not None
     assert start.mean == pytest.approx(0.31)
     assert final.count == 134
+
+
+def test_a_single_step_is_a_dot_and_nothing_at_all_is_said() -> None:
+    rows = metrics()
+    step = next(row for row in rows if row["phase"] == "rl")
+    shown = render(ReportData("one", metrics=(step,)))
+    assert 'class="dot rl"' in shown, "a line of one point would be invisible"
+    assert NO_CURVE not in shown
+    warm = {"phase": "warm_start", "step": 1, "loss": 1.0, "cpu_seconds": 2.0}
+    assert NO_CURVE in render(ReportData("warm", metrics=(warm,)))
 
 
 def test_an_empty_directory_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from agentrl.learn.forward import predict, rows_of
 from agentrl.policy.base import Request, Sample
 from agentrl.policy.expert import ExpertPolicy
 from agentrl.policy.hf import HfPolicy
+from agentrl.policy.render import Renderer
 from agentrl.policy.scripted import RandomPolicy, ScriptedPolicy, closed_turn
 from agentrl.rollout import (
     Stock,
@@ -191,7 +192,7 @@ def test_the_stream_is_what_the_engine_saw_and_its_logprobs_are_the_models(
 
 
 @dataclass(frozen=True)
-class Hostile:
+class Hostile(Renderer):
     """A tokenizer whose merges cross every boundary and whose decode is not the inverse of encode.
 
     "a" is 1, "b" is 2, the merge "ab" is 3, a space is 4 and disappears when decoded; 5 asks, 6 ends.

@@ -17,7 +17,7 @@ from agentrl.trajectory import (
     StopReason,
     TurnKind,
 )
-from agentrl.world import JsonCalls, Tags, TextEnv, Toolbox, ToolResult, tool
+from agentrl.world import JsonCalls, Parsed, Tags, TextEnv, Toolbox, ToolResult, tool
 from tests.agentrl.rollouts import groups, play, small_renderer, valid
 
 if TYPE_CHECKING:
@@ -34,6 +34,17 @@ def renderer() -> Markup:
 
 
 # -- tools -------------------------------------------------------------------------------------------------
+
+
+class Counted(Tags):
+    """Tags that note what they read."""
+
+    __slots__ = ()
+    read: ClassVar[list[str]] = []
+
+    def parse(self, text: str) -> Parsed:
+        self.read.append(text)
+        return super().parse(text)
 
 
 class Library(TextEnv):
@@ -170,3 +181,30 @@ def test_a_world_that_is_used_by_hand_afterwards_executes_its_calls() -> None:
     env.reset(seed=0)
     env.step("<search>milk</search>")
     assert Library.executed == ["tea", "milk"]
+
+
+def test_a_turn_is_read_once_and_what_was_stripped_is_read_as_it_is_executed() -> None:
+    script = ["<search>tea</search>", " <search>rye</search> ", "<answer>tea</answer>"]
+    Counted.read.clear()
+    Library.executed.clear()
+    game = play(ScriptedPolicy(script), protocol=Counted())
+    (played,) = valid(collect(Stock(Library), game, groups(1, members=1)))
+    assert Library.executed[:2] == ["tea", "rye"]
+    assert Counted.read == [script[0], script[1], script[1].strip(), script[2]]
+    assert [turn.kind for turn in played.turns] == [TurnKind.OK] * 3
+
+
+def test_a_world_that_changes_its_protocol_reads_for_itself() -> None:
+    class Moody(Library):
+        def reset(
+            self, *, seed: int | None = None, options: dict[str, object] | None = None
+        ) -> tuple[str, dict[str, object]]:
+            found = super().reset(seed=seed, options=options)
+            self.protocol = Tags(names=("answer",))
+            return found
+
+    Library.executed.clear()
+    game = play(ScriptedPolicy(["<search>tea</search>", "<answer>tea</answer>"]), protocol=Tags())
+    (played,) = valid(collect(Stock(Moody), game, groups(1, members=1)))
+    assert Library.executed == [], "its own protocol knows no search"
+    assert played.turns[0].kind is TurnKind.PARSE_ERROR

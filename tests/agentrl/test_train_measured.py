@@ -49,6 +49,13 @@ def test_no_recipe_is_refused_where_the_world_knows_the_answer(name: str) -> Non
     assert len(columns_read(get(name), episode, Ledger())) < 5
 
 
+def test_a_declared_component_may_be_absent_from_the_first_episode() -> None:
+    (episode,) = make_trajectories(groups=1, members=1)
+    assert columns_read(get("FAPO"), episode, Ledger(), ["flawed"]) == ()
+    with pytest.raises(MissingColumnError, match=r"neither gave in the preflight episode nor declares"):
+        columns_read(get("FAPO"), episode, Ledger(), ["goal"])
+
+
 @pytest.mark.parametrize("name", ["IGPO", "POAD", "TOP_ENTROPY"])
 def test_a_recipe_that_reads_measured_columns_trains_and_processes_change_nothing(
     name: str, tmp_path: Path

@@ -295,9 +295,10 @@ def test_disturbances_that_lock_the_goal_are_drawn_again() -> None:
 
 
 def test_names_stay_whole_in_the_tokenizer_that_a_run_loads(tmp_path: Path) -> None:
+    model = {**tiny().model.model_dump(), "context": 512}
+    settings = tiny(environment={"id": "agentrl/Household-v0"}, limits={"turn_tokens": 6}, model=model)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny(environment={"id": "agentrl/Household-v0"}, limits={"turn_tokens": 6}), out=tmp_path,
-              progress=Fails())  # fmt: skip
+        train(settings, out=tmp_path, progress=Fails())
     _, renderer = load_model(str(tmp_path / "start"))
     seen = json.loads((tmp_path / "start" / "tokenizer.json").read_text())["model"]["vocab"]
     name = next(entry for entry in seen if entry.startswith("Ġ") and entry.endswith("Ġ1"))

@@ -29,12 +29,12 @@ from agentrl.learn import gradient
 from agentrl.learn.forward import Streams
 from agentrl.learn.learner import Learner
 from agentrl.learn.loss import prepare
-from agentrl.learn.supervised import example_of
+from agentrl.learn.supervised import examples_of
 from agentrl.policy.base import Sampling
 from agentrl.policy.build import ModelShape, train_tokenizer
 from agentrl.policy.hf import HfPolicy
 from agentrl.policy.load import load_model
-from agentrl.policy.render import Markup
+from agentrl.policy.render import Markup, Renderer
 from agentrl.rollout import Limits, Play, Stock, assign_groups, collect, complete_groups
 from agentrl.rollout.stage import Stage
 from agentrl.run.scenarios import find
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from agentrl.policy.render import Renderer
     from agentrl.rollout.stage import AnyEnv
     from agentrl.trajectory import IntArray
 
@@ -92,7 +91,7 @@ class Meter:
 
 
 @dataclass
-class TimedRenderer:
+class TimedRenderer(Renderer):
     """A renderer whose work is counted as tokenising."""
 
     renderer: Renderer
@@ -230,7 +229,11 @@ def start(settings: TrainSettings, folder: str) -> tuple[PreTrainedModel, Render
         texts, vocabulary=shape.vocabulary, names=shape.whole_names, phrase_share=shape.phrase_share
     )
     renderer = Markup(tokenizer)
-    examples = [example_of(item, renderer, observation_weight=warm.observation_weight) for item in played]
+    examples = [
+        one
+        for item in played
+        for one in examples_of(item, renderer, observation_weight=warm.observation_weight)
+    ]
     size = ModelShape(
         shape.hidden, shape.layers, shape.heads, shape.kv_heads, shape.intermediate, shape.context
     )

@@ -41,11 +41,11 @@ from transformers import PrinterCallback, TrainerCallback
 from agentrl.learn.gradient import policy_gradient
 from agentrl.learn.learner import Learner
 from agentrl.learn.loss import prepare
-from agentrl.learn.supervised import Example, example_of
+from agentrl.learn.supervised import Example, examples_of
 from agentrl.policy.base import Sampling
 from agentrl.policy.build import ModelShape, train_tokenizer
 from agentrl.policy.hf import HfPolicy
-from agentrl.policy.render import renderer_for
+from agentrl.policy.load import renderer_for
 from agentrl.recipes import GRPO
 from agentrl.rollout import Limits, Play, Stock, assign_groups, collect, complete_groups
 from agentrl.rollout.demonstrate import DemonstratedTurn, Demonstration, demonstrate
@@ -264,7 +264,7 @@ def make_start(warm: WarmStart) -> Start:
     played = demonstrations(320)
     tokenizer = make_tokenizer(played, template.read_text())
     renderer = renderer_for(tokenizer, kind="template")
-    examples = [example_of(item, renderer, observation_weight=0.1) for item in played]
+    examples = [one for item in played for one in examples_of(item, renderer, observation_weight=0.1)]
     return Start(tokenizer, ModelShape(context=CONTEXT), examples, warm)
 
 

@@ -173,7 +173,7 @@ def tokens_sample(
             "log-probabilities are not those of the draw. Start vLLM with --logprobs-mode "
             'processed_logprobs and set server.logprobs = "processed", or sample at temperature and top-p 1.'
         )
-    return Sample(renderer.decode(tokens.tolist()), tokens, values, finish_of(choice))
+    return Sample(renderer.decode_turn(tokens.tolist()), tokens, values, finish_of(choice))
 
 
 def _count(value: object) -> float:

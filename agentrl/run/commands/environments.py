@@ -7,9 +7,9 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from agentrl.errors import AgentrlError, CheckError, ConfigError
 from agentrl.run.commands.training import Json  # noqa: TC001  # cyclopts reads annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from agentrl.world.env import AsyncTextEnv, TextEnv
     from agentrl.world.registry import AnyEnv, EnvSpec
+
+Texts = Annotated[list[str] | None, Parameter(negative="")]
 
 HOOKS = ("observation_key", "state_key", "gold", "admissible", "expert", "snapshot")
 
@@ -89,18 +91,20 @@ def _of(distribution: str) -> str:
 
 
 @app.command
-def check(env: str, /, *arguments: str, as_json: Json = False) -> int:
+def check(env: str, /, *arguments: str, action: Texts = None, as_json: Json = False) -> int:
     """Check an environment against the contract; exit with 1 where it is broken.
 
     Args:
         env: an id, or "module:Class".
         arguments: constructor arguments, as name=value.
+        action: a text to play; give it once for each turn, so that an episode comes to its end. By default
+            admissible commands are played.
         as_json: print JSON.
     """
     from agentrl.testing import check_env
 
     given = arguments_of(arguments)
-    report = check_env(_Made(env, given) if given else env)
+    report = check_env(_Made(env, given) if given else env, actions=action or ())
     if as_json:
         findings = [{"severity": f.severity, "check": f.check, "message": f.message} for f in report.findings]
         print(json.dumps({"subject": report.subject, "checks": report.checks, "findings": findings}))

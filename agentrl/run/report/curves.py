@@ -58,6 +58,7 @@ PANELS = (
     Panel("anchored_share", "Anchored share", "turns that share their state with another turn", percent),
     Panel("anchor_group_size", "Anchor group size", "turns that are compared with each other", plain),
     Panel("invalid_share", "Invalid rate", "actions that the environment did not accept", percent),
+    Panel("rewritten_share", "Rewritten history", "turns that began a fresh token stream", percent),
     Panel("void_share", "Void share", "turns that count as void", percent),
     Panel("dropped_share", "Dropped share", "turns that carry no loss", percent),
     Panel("grad_norm", "Gradient norm", "before clipping", plain),

@@ -79,7 +79,8 @@ def plot(series: Sequence[Series], x: Axis, y: Axis, label: str, guide: Point | 
         drawn.append(_path(f"M0 {_n(100 - y.place(guide.y))}H100", "guide"))
     drawn += [_band(curve, x, y) for curve in series if not curve.thin]
     drawn += [_line(curve, x, y) for curve in series]
-    drawn += [_dots(curve, x, y) for curve in series if not curve.thin]
+    # A line of one point is nothing to see, so it gets its dot.
+    drawn += [_dots(curve, x, y) for curve in series if not curve.thin or len(curve.points) == 1]
     area = element(
         "svg", join(drawn), viewBox="0 0 100 100", preserveAspectRatio="none", role="img", aria_label=label
     )

@@ -59,6 +59,9 @@ def _asset(name: str) -> str:
     return resources.files("agentrl.run.report").joinpath(name).read_text(encoding="utf-8")
 
 
+NO_CURVE = "No data: there was no evaluation along the way, and no step of reinforcement."
+
+
 def _policy() -> str:
     digest = hashlib.sha256(_asset("page.js").encode()).digest()
     script = base64.b64encode(digest).decode()
@@ -85,8 +88,9 @@ def _header(data: ReportData) -> Markup:
 def _sections(data: ReportData) -> Iterable[Markup]:
     yield _section("Result", headline(data), "Success with 95 % intervals.")
     curves, health = learning_curves(data), health_panels(data)
-    if curves or health:
-        yield _axis_scope(data, _section("Learning", curves), _section("Health", health))
+    if curves or health or data.metrics:
+        learning = _section("Learning", curves or element("p", NO_CURVE, class_="note"))
+        yield _axis_scope(data, learning, _section("Health", health))
     bars = join([task_types(data), stop_reasons(data)])
     yield _section("Before and after", element("div", bars, class_="pair") if bars else bars)
     note = "Turns of one colour started from the same state. A click shows where else that state was met."
