@@ -206,7 +206,11 @@ def test_auto_takes_the_best_tier_and_stamps_it() -> None:
 
 def test_where_nothing_holds_auto_refuses_and_names_the_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = {name: Layer(name, works=False, errno=1, detail="no") for name in probe()}
-    monkeypatch.setattr("agentrl.sandbox.jail.probe", lambda _: lost)
+
+    def probed(_: str) -> dict[str, Layer]:
+        return lost
+
+    monkeypatch.setattr("agentrl.sandbox.jail.probe", probed)
 
     with pytest.raises(
         SandboxUnavailable, match=r"seccomp is missing .* 'bwrap' .* last resort is 'unconfined'"
