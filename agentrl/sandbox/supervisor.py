@@ -53,7 +53,8 @@ def supervise(door: socket.socket, house: House) -> NoReturn:
                 house.hold(jail, asked)
         else:
             asked = _received(door)
-            with Jail(house.walls, asked.request["disk"], (*asked.streams, 2, 2, 2)[2]) as jail:
+            errors = asked.streams[2] if asked.streams else 2
+            with Jail(house.walls, asked.request["disk"], errors) as jail:
                 house.hold(jail, asked)
     except BaseException as error:
         asked = asked or _last_call(door)

@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, TypedDict
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from agentrl.sandbox.inmate import Request
 
+PATIENCE = 10.0
 _MEMORY_FOLDERS = ("/work", "/tmp", "/dev/shm")
 _HARMLESS = kernel.MS_NOSUID | kernel.MS_NODEV
 
@@ -276,10 +278,14 @@ class _Warden:
 
     def _keep(self, kept: list[int]) -> None:
         self._ground.signal_all(signal.SIGSTOP)
-        for pid in _others():
-            if pid not in kept:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+        ended = [pid for pid in _others() if pid not in kept]
+        for pid in ended:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        # What they hold until they are gone would be counted against the next cell.
+        deadline = time.monotonic() + PATIENCE
+        while tree.memory(ended, sys.maxsize) and time.monotonic() < deadline:
+            time.sleep(0.001)
         _tell(self._orders, {"kept": True})
 
 

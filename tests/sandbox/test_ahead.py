@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -17,12 +16,13 @@ import pytest
 from agentrl.errors import SandboxError, SandboxUnavailable
 from agentrl.sandbox import tree
 from agentrl.sandbox.connection import Supervisor
-from agentrl.sandbox.jail import Sandbox
 from agentrl.sandbox.result import Limits, Program, Status
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
+
+    from agentrl.sandbox.jail import Sandbox
 
 ROOT = Path(__file__).parents[2]
 LIMITS = Limits(wall_seconds=20, memory=256 << 20)
@@ -31,13 +31,8 @@ WAITING = 3  # supervisor, warden, and the process of the program
 
 
 @pytest.fixture(scope="module", params=["strict", "landlock"])
-def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    python = sys.executable if request.param == "strict" else READABLE_PYTHON
-    try:
-        opened = Sandbox(request.param, limits=LIMITS, python=python)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
-    with opened:
+def sandbox(request: pytest.FixtureRequest, open_jail: Callable[[str, Limits], Sandbox]) -> Iterator[Sandbox]:
+    with open_jail(request.param, LIMITS) as opened:
         yield opened
 
 
@@ -153,15 +148,13 @@ time.sleep(600)
 @pytest.mark.parametrize(
     ("tier", "least"), [("strict", 13), ("landlock", 13), ("unconfined", 13), ("bwrap", 12)]
 )
-def test_when_the_trainer_is_killed_everything_ends_and_no_folder_is_left(tier: str, least: int) -> None:
+def test_when_the_trainer_is_killed_everything_ends_and_no_folder_is_left(
+    tier: str, least: int, open_jail: Callable[[str, Limits], Sandbox]
+) -> None:
     python = sys.executable if tier == "strict" else READABLE_PYTHON
     with tempfile.TemporaryDirectory() as place:  # pytest's own folders let nobody through
         Path(place).chmod(0o1777)
-        try:
-            with contextlib.suppress(OSError), Sandbox(tier, python=python):
-                pass
-        except SandboxUnavailable as error:
-            pytest.skip(str(error))
+        open_jail(tier, LIMITS).close()  # skips where there is none
         trainer = subprocess.Popen(
             [sys.executable, "-c", TRAINER, str(ROOT), tier, python], env={**os.environ, "TMPDIR": place}
         )

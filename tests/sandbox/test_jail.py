@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import tempfile
 import time
 import tomllib
@@ -18,7 +19,7 @@ from agentrl.sandbox.probe import Layer, missing, probe
 from agentrl.sandbox.result import Limits, Program, Status, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ATTEMPTS = tomllib.loads((Path(__file__).parent / "attempts.toml").read_text(encoding="utf-8"))["attempt"]
 LIMITS = Limits(wall_seconds=4, memory=256 << 20)
@@ -119,22 +120,14 @@ def test_an_attempt_is_held_by_bubblewrap_but_for_the_documented_rest(
 
 
 @pytest.fixture(scope="module")
-def bwrap() -> Iterator[Sandbox]:
-    try:
-        sandbox = Sandbox("bwrap", limits=LIMITS, python=READABLE_PYTHON)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
-    with sandbox:
+def bwrap(open_jail: Callable[[str, Limits], Sandbox]) -> Iterator[Sandbox]:
+    with open_jail("bwrap", LIMITS) as sandbox:
         yield sandbox
 
 
 @pytest.fixture(scope="module")
-def landlock() -> Iterator[Sandbox]:
-    try:
-        sandbox = Sandbox("landlock", limits=LIMITS, python=READABLE_PYTHON)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
-    with sandbox:
+def landlock(open_jail: Callable[[str, Limits], Sandbox]) -> Iterator[Sandbox]:
+    with open_jail("landlock", LIMITS) as sandbox:
         yield sandbox
 
 
@@ -270,16 +263,12 @@ def _settle(expected: int) -> None:
     ids=["deep", "shut"],
 )
 def test_a_work_folder_goes_however_deep_it_is_and_whoever_may_look(
-    code: str, monkeypatch: pytest.MonkeyPatch
+    code: str, monkeypatch: pytest.MonkeyPatch, open_jail: Callable[[str, Limits], Sandbox]
 ) -> None:
     with tempfile.TemporaryDirectory() as place:  # pytest's own folders let nobody through
         Path(place).chmod(0o711)
         monkeypatch.setattr(tempfile, "tempdir", place)
-        try:
-            sandbox = Sandbox("landlock", limits=LIMITS, python=READABLE_PYTHON)
-        except SandboxUnavailable as error:
-            pytest.skip(str(error))
-        with sandbox:
+        with open_jail("landlock", LIMITS) as sandbox:
             result = sandbox.run(f"import os; print(os.getcwd())\n{code}", Limits(wall_seconds=60))
             assert result.status is Status.OK, result
             deadline = time.monotonic() + 60
@@ -323,6 +312,20 @@ def test_an_interpreter_below_the_work_folder_stays_readable_and_is_no_work_of_t
     finally:
         if made:
             Path(target).rmdir()
+
+
+def test_bubblewrap_shows_an_interpreter_below_a_folder_that_it_covers(bwrap: Sandbox) -> None:
+    del bwrap  # skips where there is no such tier
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o755)
+        command = [READABLE_PYTHON, "-m", "venv", "--without-pip", f"{place}/env"]
+        subprocess.run(command, check=True, timeout=120)
+        library = next(Path(place).glob("env/lib/python*/site-packages"))
+        (library / "ours.py").write_text("value = 7")
+        with Sandbox("bwrap", limits=LIMITS, python=f"{place}/env/bin/python") as sandbox:
+            result = sandbox.run("import ours; print(ours.value)", Limits(wall_seconds=60))
+
+    assert (result.stdout, result.status) == ("7\n", Status.OK), result
 
 
 def test_an_error_shows_no_frame_of_ours(strict: Sandbox) -> None:
