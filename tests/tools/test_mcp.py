@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import os
 import shlex
+import subprocess
 import sys
 import threading
 import time
@@ -234,6 +235,25 @@ def test_a_server_that_ignores_its_end_is_killed() -> None:
     assert by_name(tools)["tool"].call({"n": 1}).text == "fine"
     tools.close()
     assert processes_of("mcp_raw.py") == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
+def test_a_server_ends_with_a_trainer_that_is_killed() -> None:
+    trainer = f"""
+import os, signal
+from agentrl_tools.mcp import McpTools
+tools = McpTools({raw("deaf") + " --of-a-killed-trainer"!r}, start_seconds=120)
+print(tools.tools[0].call({{"n": 1}}).text, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", trainer], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (-9, "fine\n"), ended.stderr
+    until = time.monotonic() + 5
+    while processes_of("--of-a-killed-trainer", 0) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert processes_of("--of-a-killed-trainer", 0) == []
 
 
 def test_what_a_server_lists_is_checked() -> None:

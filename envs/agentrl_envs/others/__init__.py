@@ -1,1 +1,1 @@
-"""Worlds of others, by prefix: `gym:<id>` and `rg:<family>`."""
+"""Worlds of others, by prefix: packages (gym, rg, textarena, gem) and servers (agentgym, openenv)."""
