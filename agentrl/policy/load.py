@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,7 +109,7 @@ def read_tokenizer(path: str, *, offline: bool = False) -> PreTrainedTokenizerBa
         MissingExtraError: transformers is not installed.
     """
     try:
-        import transformers  # noqa: F401  # named before anything is looked for
+        importlib.import_module("transformers")  # named before anything is looked for
     except ImportError as error:
         raise MissingExtraError("Loading a tokenizer", "train") from error
     folder = Path(path).expanduser()

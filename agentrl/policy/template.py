@@ -81,13 +81,17 @@ class ChatTemplate(Renderer):
         """The model family and the form of its calls."""
         return family_of(self.jinja)
 
-    @functools.cached_property
+    @property
     def stop_tokens(self) -> tuple[int, ...]:
         """The end-of-turn token of the template, the end-of-sequence token, and others of the family.
 
         Raises:
             TemplateError: there is none, so a turn could not end.
         """
+        return self._stop_tokens
+
+    @functools.cached_property
+    def _stop_tokens(self) -> tuple[int, ...]:
         known = special_ids(self.tokenizer)
         eos = self.tokenizer.eos_token_id
         closing = known.get(self.habits.closing)

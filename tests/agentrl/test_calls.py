@@ -110,7 +110,8 @@ def test_what_only_the_environment_writes_is_a_forgery(form: Protocol) -> None:
         assert parsed.spoofed
         assert len(parsed.calls) == 1
     assert not form.parse(call).spoofed
-    own = {MistralCalls: "[TOOL_RESULTS]", GemmaCalls: "```tool_output\n"}.get(type(form))
+    kinds: dict[type[Protocol], str] = {MistralCalls: "[TOOL_RESULTS]", GemmaCalls: "```tool_output\n"}
+    own = kinds.get(type(form))
     if own:
         assert form.parse(f"{call}\n{own}").spoofed
 

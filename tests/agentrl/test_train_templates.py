@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import pytest
 import torch
@@ -112,7 +112,8 @@ def save_folder(family: str, folder: Path) -> Path:
         config = LlamaConfig(
             vocab_size=len(made), hidden_size=32, intermediate_size=48, num_hidden_layers=1,
             num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=2048,
-            bos_token_id=made.bos_token_id, eos_token_id=made.eos_token_id, tie_word_embeddings=True,
+            bos_token_id=cast("int", made.bos_token_id), eos_token_id=cast("int", made.eos_token_id),
+            tie_word_embeddings=True,
         )  # fmt: skip
         model: PreTrainedModel = LlamaForCausalLM(config)
         initialize(model, torch.Generator().manual_seed(1))
