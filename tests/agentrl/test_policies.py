@@ -10,6 +10,7 @@ import pytest
 
 from agentrl.errors import PolicyError
 from agentrl.policy.base import Policy, Request, Sampling
+from agentrl.policy.render import Renderer
 from agentrl.testing import HumanPolicy, RandomPolicy, ReplayPolicy, ScriptedPolicy
 from agentrl.trajectory import IntArray, StopReason, Trajectory, Turn, no_tokens
 
@@ -37,7 +38,7 @@ def request(
     )
 
 
-class Letters:
+class Letters(Renderer):
     """A renderer whose tokens are code points; 0 ends a turn."""
 
     stop_tokens: tuple[int, ...] = (0,)
