@@ -129,7 +129,8 @@ class Beside:
             raise RolloutError(
                 f"the control beside the reinforcement phase ended twice without a result: "
                 f"{self._error or 'its process died or was silent (out of memory?)'}. Its folder is "
-                f"{self.folder}; the run can be resumed. Without control.beside it is trained afterwards."
+                f"{self.folder}; the run can be resumed. Without control.beside it is trained afterwards. A "
+                'script that calls train() itself must do so below `if __name__ == "__main__":`.'
             )
         self._take()
 

@@ -84,7 +84,7 @@ def shut(work: str, readable: tuple[str, ...]) -> None:
         names = (sys.prefix, sys.base_prefix)
         landlock.restrict((*READABLE, *readable, *more), writable, listable=names)
     drop_capabilities()
-    seccomp.install()
+    seccomp.install(sockets=strict)
 
 
 def limit(request: Request, spare: int, mapped: int) -> None:

@@ -87,6 +87,8 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
 SELF_ONLY: dict[str, tuple[int, int]] = {"prlimit64": (302, 261), "sched_setaffinity": (203, 122)}
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _SOCKETS = {"socket": (41, 198), "socketpair": (53, 199)}
+_UNIX = 1
+_DATAGRAM = 2  # the bit of SOCK_DGRAM and SOCK_RAW, which neither SOCK_STREAM nor SOCK_SEQPACKET has
 _CLONE, _CLONE3, _IOCTL = (56, 220), (435, 435), (16, 29)
 _NAMESPACES = 0x7E020080
 _TERMINAL = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX type into somebody's terminal
@@ -99,8 +101,13 @@ _NUMBER, _ARCH, _FIRST, _SECOND = 0, 4, 16, 24
 Instruction = tuple[int, int, int, int]
 
 
-def instructions(name: str) -> list[Instruction]:
+def instructions(name: str, *, sockets: bool = True) -> list[Instruction]:
     """Return the filter for an architecture as (code, jump if true, jump if false, operand).
+
+    Args:
+        name: "x86_64" or "aarch64".
+        sockets: whether the program may make Unix sockets. Without, it gets connected pairs of streams alone:
+            a pair of datagrams could be connected to a socket of the host, where no namespace hides its path.
 
     >>> instructions("x86_64")[0]
     (32, 0, 0, 4)
@@ -121,7 +128,12 @@ def instructions(name: str) -> list[Instruction]:
     program += [(_EQUAL, 0, 1, _CLONE3[column]), (_RETURN, 0, 0, _ENOSYS)]
     program += _when(_CLONE[column], [(_LOAD, 0, 0, _FIRST), (_ANY_BIT, 0, 1, _NAMESPACES)])
     for call in (numbers[column] for numbers in _SOCKETS.values()):
-        program += _when(call, [(_LOAD, 0, 0, _FIRST), (_EQUAL, 1, 0, 1)])
+        program += _when(call, [(_LOAD, 0, 0, _FIRST), (_EQUAL, 1, 0, _UNIX)])
+    if not sockets:
+        program += [(_EQUAL, 0, 1, _SOCKETS["socket"][column]), (_RETURN, 0, 0, _EPERM)]
+        program += _when(
+            _SOCKETS["socketpair"][column], [(_LOAD, 0, 0, _SECOND), (_ANY_BIT, 0, 1, _DATAGRAM)]
+        )
     for call in (numbers[column] for numbers in SELF_ONLY.values()):
         program += _when(call, [(_LOAD, 0, 0, _FIRST), (_EQUAL, 1, 0, 0)])
     for request in _TERMINAL:
@@ -136,25 +148,26 @@ def _when(call: int, test: list[Instruction]) -> list[Instruction]:
 
 
 @functools.cache
-def _packed(name: str) -> bytes:
-    return b"".join(struct.pack("HBBI", *item) for item in instructions(name))
+def _packed(name: str, *, sockets: bool) -> bytes:
+    return b"".join(struct.pack("HBBI", *item) for item in instructions(name, sockets=sockets))
 
 
 def prepare() -> None:
     """Build the filter of this machine once, before forks that will install it."""
     if machine() in _AUDIT:
-        _packed(machine())
+        for sockets in (True, False):
+            _packed(machine(), sockets=sockets)
 
 
-def install() -> None:
-    """Put the filter on this process and on all that it will start.
+def install(*, sockets: bool = True) -> None:
+    """Put the filter on this process and on all that it will start; see `instructions`.
 
     Raises:
         OSError: the kernel or the architecture has no such filter.
     """
     if machine() not in _AUDIT:
         raise OSError(38, f"no filter for {machine()}; x86_64 and aarch64 are known")
-    program = _packed(machine())
+    program = _packed(machine(), sockets=sockets)
     buffer = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(
         struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer)), 16

@@ -242,7 +242,7 @@ def test_a_broken_start_of_a_helper_is_its_own_error(tmp_path: Path) -> None:
     recipe = Recipe(WORLD, LimitSettings(), SHAPE, tmp_path)
     with (
         Crew(recipe, None, None, 2, 2) as made,
-        pytest.raises(AgentrlError, match="no model could be loaded"),
+        pytest.raises(AgentrlError, match="there is no tokenizer"),
     ):
         made.run([Pid(), Pid()])
 

@@ -81,6 +81,36 @@ def _written_out(code: str, world: dict[str, str]) -> str:
     return code
 
 
+KINDS = ("socket.SOCK_STREAM", "socket.SOCK_DGRAM")
+BY_PATH = """
+import socket
+for make in (lambda: socket.socket(socket.AF_UNIX, KIND), lambda: socket.socketpair(socket.AF_UNIX, KIND)[0]):
+    try:
+        make().connect(PATH)
+        print("REACHED")
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_socket_of_the_host_is_out_of_reach(strict: Sandbox, landlock: Sandbox, kind: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        path = f"{folder}/host"
+        with socket.socket(socket.AF_UNIX, eval(kind)) as server:  # one of the two above
+            server.bind(path)
+            if "STREAM" in kind:
+                server.listen(8)
+            Path(path).chmod(0o777)
+            code = BY_PATH.replace("KIND", kind).replace("PATH", repr(path))
+            for jail in (strict, landlock):
+                result = jail.run(code)
+                assert result.stdout.split(), result
+                assert "REACHED" not in result.stdout, result
+            assert landlock.run("import asyncio; asyncio.run(asyncio.sleep(0)); print(1)").stdout == "1\n"
+
+
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=[item["name"] for item in ATTEMPTS])
 def test_an_attempt_is_held_in_strict(
     attempt: dict[str, str], strict: Sandbox, world: dict[str, str]

@@ -19,12 +19,20 @@ CLONE, CLONE3 = {"x86_64": 56, "aarch64": 220}, 435
 SOCKET, IOCTL = {"x86_64": 41, "aarch64": 198}, {"x86_64": 16, "aarch64": 29}
 
 
-def decide(machine: str, call: int, first: int = 0, second: int = 0, *, audit: int | None = None) -> int:
+def decide(
+    machine: str,
+    call: int,
+    first: int = 0,
+    second: int = 0,
+    *,
+    audit: int | None = None,
+    sockets: bool = True,
+) -> int:
     """Interpret the classic BPF program as the kernel does: 32-bit loads from the call's description."""
     description = struct.pack(
         "<IIQQQQQQQ", call, AUDIT[machine] if audit is None else audit, 0, first, second, 0, 0, 0, 0
     )
-    program = instructions(machine)
+    program = instructions(machine, sockets=sockets)
     at, accumulator = 0, 0
     while True:
         code, if_true, if_false, operand = program[at]
@@ -78,6 +86,21 @@ def test_what_depends_on_arguments(machine: str) -> None:
     assert decide(machine, IOCTL[machine], 0, 0x5401) == ALLOW
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_without_sockets_there_are_pairs_of_streams(machine: str) -> None:
+    pair = {"x86_64": 53, "aarch64": 199}[machine]
+    stream, datagram, raw, packets, close_on_exec = 1, 2, 3, 5, 0x80000
+    assert decide(machine, SOCKET[machine], 1, stream, sockets=False) == EPERM
+    for kind in (stream, packets, stream | close_on_exec):
+        assert decide(machine, pair, 1, kind, sockets=False) == ALLOW
+        assert decide(machine, pair, 2, kind, sockets=False) == EPERM
+    for kind in (datagram, raw, datagram | close_on_exec):
+        assert decide(machine, pair, 1, kind, sockets=False) == EPERM
+        assert decide(machine, pair, 1, kind) == ALLOW
+    for number in HARMLESS[machine]:
+        assert decide(machine, number, 5, 5, sockets=False) == ALLOW
+
+
 def test_another_architecture_is_killed() -> None:
     assert decide("x86_64", 0, audit=0x40000003) == KILL  # 32-bit calls have other numbers
     assert decide("x86_64", 0, audit=AUDIT["aarch64"]) == KILL
@@ -86,8 +109,9 @@ def test_another_architecture_is_killed() -> None:
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_every_jump_stays_inside(machine: str) -> None:
-    program = instructions(machine)
+@pytest.mark.parametrize("sockets", [True, False])
+def test_every_jump_stays_inside(machine: str, *, sockets: bool) -> None:
+    program = instructions(machine, sockets=sockets)
 
     assert len(program) <= 4096
     assert program[-1] == (0x06, 0, 0, ALLOW)

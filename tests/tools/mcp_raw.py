@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-HOW = sys.argv[1]
+HOW = sys.argv[1] if len(sys.argv) > 1 else ""
 INTEGER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 TOOLS: dict[str, list[dict[str, Any]]] = {
     "collide": [{"name": "a.b", "inputSchema": INTEGER}, {"name": "a/b", "inputSchema": INTEGER}],
@@ -62,14 +62,19 @@ def called() -> dict[str, Any]:
     return {"result": {"content": [{"type": "text", "text": "fine"}]}}
 
 
-if HOW == "silent":
-    time.sleep(600)
-if HOW == "deaf":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-for line in sys.stdin:
-    asked = json.loads(line)
-    told = answer(asked)
-    if told is not None and "id" in asked:
-        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **told}), flush=True)
-if HOW == "deaf":
-    time.sleep(600)
+def main() -> None:
+    if HOW == "silent":
+        time.sleep(600)
+    if HOW == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        told = answer(asked)
+        if told is not None and "id" in asked:
+            print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **told}), flush=True)
+    if HOW == "deaf":
+        time.sleep(600)
+
+
+if __name__ == "__main__":
+    main()

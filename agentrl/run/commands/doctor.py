@@ -13,6 +13,8 @@ EXTRAS = {
     "sql": "sqlalchemy",
     "search": "bm25s",
     "math": "math-verify",
+    "serve": "fastapi",
+    "mcp": "mcp",
     "textworld": "textworld",
     "ray": "ray",
 }
@@ -30,12 +32,15 @@ def doctor(*, as_json: Json = False) -> int:
 
     found = probe()
     tiers = {tier.value: missing(found, tier) for tier in JAILS}
-    trials = {tier.value: dict(trial(tier)) for tier in JAILS if not tiers[tier.value]}
-    holds = any(set(said.values()) == {"held"} for said in trials.values())
-    bwrap = dict(trial(Tier.BWRAP))
-    tiers["bwrap"] = [bwrap["start"]] if "start" in bwrap else []
-    if not tiers["bwrap"]:
-        trials["bwrap"] = bwrap
+    trials: dict[str, dict[str, str]] = {}
+    for tier in (*JAILS, Tier.BWRAP):
+        lacking = tiers.setdefault(tier.value, [])
+        said = {} if lacking else dict(trial(tier))
+        if "start" in said:
+            lacking.append(said["start"])
+        elif said:
+            trials[tier.value] = said
+    holds = any(set(trials.get(tier.value, {}).values()) == {"held"} for tier in JAILS)
     extras = {extra: _version(package) for extra, package in EXTRAS.items()}
     versions = {
         "agentrl": _version("agentrl"),
@@ -56,10 +61,10 @@ def doctor(*, as_json: Json = False) -> int:
         print(f"{f'agentrl[{extra}]':<20} {version or 'not installed'}")
     for name, layer in found.items():
         print(f"{name:<20} {'works' if layer.works else 'missing'} {layer.detail}".rstrip())
-    for tier, lacking in tiers.items():
-        print(f"tier {tier:<15} {'works' if not lacking else ' '.join(lacking)}")
-        for name, said in trials.get(tier, {}).items():
-            print(f"  {name:<18} {said}")
+    for shown, reasons in tiers.items():
+        print(f"tier {shown:<15} {' '.join(reasons) or 'works'}")
+        for name, outcome in trials.get(shown, {}).items():
+            print(f"  {name:<18} {outcome}")
     return 0 if holds else 1
 
 
