@@ -225,9 +225,16 @@ def test_a_server_without_token_ids_is_refused_where_tokens_are_wanted() -> None
 
 
 @pytest.mark.parametrize(
-    "value", [{}, {"choices": []}, {"choices": [{"finish_reason": "content_filter"}]}, []]
+    "value",
+    [
+        {},
+        {"choices": []},
+        {"choices": [{"finish_reason": "content_filter"}]},
+        [],
+        {"choices": [{"message": {"role": "assistant", "content": 42}}]},
+    ],
 )
-def test_an_answer_without_a_choice_is_infrastructure(value: object) -> None:
+def test_an_answer_that_says_nothing_is_infrastructure(value: object) -> None:
     with (
         MisbehavingServer(listed(Told(value))) as server,
         pytest.raises(ServerUnavailable),

@@ -114,11 +114,20 @@ def finish_of(choice: Mapping[str, object]) -> Finish:
 
 
 def text_of(message: Mapping[str, object]) -> str:
-    """Return what a chat message says: reasoning that a server took apart goes back between its tags."""
+    """Return what a chat message says: reasoning that a server took apart goes back between its tags.
+
+    Raises:
+        ServerUnavailable: its content is neither a text nor a list of parts: nobody knows what was said.
+
+    >>> text_of({"content": [{"type": "text", "text": "go"}]})
+    'go'
+    """
     content = message.get("content") or ""
     if isinstance(content, Sequence) and not isinstance(content, str):
         parts = [part.get("text", "") for part in content if isinstance(part, Mapping)]
         content = "".join(str(part) for part in parts)
+    if not isinstance(content, str):
+        raise ServerUnavailable(f"the server answered with content that is no text: {_short(message)}.")
     reasoning = message.get("reasoning") or message.get("reasoning_content")
     return f"<think>{reasoning}</think>{content}" if reasoning else str(content)
 
