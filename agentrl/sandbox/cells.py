@@ -49,7 +49,7 @@ def serve(channel: socket.socket, setup: str, seed: int) -> NoReturn:
     main = script.new_main()
     script.run_source(setup, "setup", main, echo=False)
     script.reseed(seed)
-    _State(channel, main, os.getcwd()).serve()
+    _State(channel, main, os.getcwd()).serve()  # noqa: PTH109  # no pathlib in a child
 
 
 class _State:

@@ -264,7 +264,7 @@ class _Run:
             if not self._channels:
                 why = "killed"
             if why or left <= 0:
-                return stopped(why or "timeout"), None
+                return stopped(why or "timeout", self._order["processes"]), None
 
     def _heard(self, ready: dict[int, int]) -> tuple[dict[str, object], Said | None] | None:
         for number in ready.keys() & self._channels.keys():

@@ -7,6 +7,7 @@ import atexit
 import builtins
 import contextlib
 import linecache
+import opcode
 import os
 import random
 import sys
@@ -15,10 +16,14 @@ import traceback
 import types
 from typing import NoReturn, TextIO
 
-_BUILTINS, _OWN_BUILTINS = vars(builtins), dict(vars(builtins))
+from agentrl.sandbox.verdict import OUT_OF_MEMORY
+
+_BUILTINS = builtins.__dict__
+_OWN_BUILTINS = dict(_BUILTINS)
 _MODULES, _OWN_MODULES = sys.modules, dict[str, types.ModuleType]()
 _STREAMS: list[TextIO] = []
 _opened, _written = open, os.write
+_RAISE = opcode.opmap["RAISE_VARARGS"]
 
 
 def new_main() -> types.ModuleType:
@@ -103,8 +108,21 @@ def _told(error: BaseException, name: str) -> str:
     """Write an error as the interpreter does, as far as the program has left it able to."""
     with contextlib.suppress(BaseException):
         own = error.with_traceback(_within(name, error.__traceback__))
-        return "".join(traceback.format_exception(own))
+        lines = traceback.format_exception(own)
+        if _ran_out(own):
+            lines = [*(line for line in lines if line != "MemoryError\n"), f"{OUT_OF_MEMORY}\n"]
+        return "".join(lines)
     return f"{type(error).__name__}\n"
+
+
+def _ran_out(error: BaseException) -> bool:
+    """Say whether an error is for want of memory, and none that the program raised as it pleased."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if not isinstance(error, MemoryError) or trace is None:
+        return isinstance(error, MemoryError)
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] != _RAISE
 
 
 def _complain(text: str) -> None:

@@ -277,6 +277,7 @@ class JailSession:
     def _cell(
         self, jail: _Jail, code: str, limits: Limits, streams: Streams, stdin: str
     ) -> dict[str, object]:
+        said: dict[str, object]
         try:
             said = self._asked(jail, code, limits, streams, stdin)
         except OSError as error:

@@ -249,7 +249,9 @@ def test_what_a_cell_puts_away_of_python_is_back_for_the_next(session: JailSessi
     for wreck in MENDED:
         result = session.run(wreck)
         assert result.status in {Status.OK, Status.ERROR}, (wreck, result)
-        following = session.run("import math; open('f', 'w').close(); print(x); compile('x', '', 'eval') and x")
+        following = session.run(
+            "import math; open('f', 'w').close(); print(x); compile('x', '', 'eval') and x"
+        )
         assert (following.status, following.stdout) == (Status.OK, "1\n1\n"), (wreck, following)
     with session.branch() as other:
         assert other.run("x").stdout == "1\n"
@@ -262,7 +264,8 @@ def test_an_error_is_told_although_the_program_put_the_means_away(session: JailS
 
 
 @pytest.mark.parametrize(
-    "wreck", ["import os; os.fork = None", "import json; json.loads = None", "import socket; socket.recv_fds = None"]
+    "wreck",
+    ["import os; os.fork = None", "import json; json.loads = None", "import socket; socket.recv_fds = None"],
 )
 def test_a_session_that_its_program_made_useless_says_so_and_begins_anew(
     wreck: str, session: JailSession
@@ -275,7 +278,8 @@ def test_a_session_that_its_program_made_useless_says_so_and_begins_anew(
             assert (told.status, told.state_lost) == (Status.KILLED, True), told
         result = session.run("x")
 
-    assert result.state_lost and "cell" in result.message, result
+    assert result.state_lost, result
+    assert "cell" in result.message
     assert "NameError" in session.run("x").stderr
 
 
