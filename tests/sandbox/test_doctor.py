@@ -32,6 +32,7 @@ def test_a_tier_that_does_not_start_does_not_work(
         return {"start": f"The tier {tier.value} did not start: no."}
 
     monkeypatch.setattr("agentrl.sandbox.trial.trial", refused)
+
     def nothing(*_: object) -> list[str]:
         return []
 
