@@ -88,10 +88,14 @@ def reinforce(bench: Bench, tell: Callable[[float, float], None] | None = None) 
 
 
 def _remember(bench: Bench, drawn: Draw, batch: Batch) -> None:
-    """Count what was played in the ledger: no replay, and also what was set aside."""
+    """Count what was played: no replay, and also what was set aside."""
     ledger = bench.state.ledger.record(drawn.fresh(batch))
     aside = drawn.set_aside
-    bench.state = replace(bench.state, ledger=ledger.record(pack(aside)) if aside else ledger)
+    bench.state = replace(
+        bench.state,
+        ledger=ledger.record(pack(aside)) if aside else ledger,
+        sampled_tokens=bench.state.sampled_tokens + drawn.sampled_tokens,
+    )
 
 
 def measured(bench: Bench, algorithm: Algorithm, batch: Batch) -> Batch:
@@ -202,6 +206,7 @@ def report(
         "step": step,
         "seconds": bench.seconds,
         "cpu_seconds": bench.state.cpu_seconds["rl"],
+        "sampled_tokens": bench.state.sampled_tokens,
         "success": float((batch.success == 1).mean()) if batch.num_trajectories else 0.0,
         "reward": float(batch.episode_reward.mean()) if batch.num_trajectories else 0.0,
         "turns": batch.num_turns / max(batch.num_trajectories, 1),
@@ -281,11 +286,18 @@ def _weights(bench: Bench) -> torch.Tensor | None:
 
 
 def _progress(bench: Bench, step: int) -> float:
-    settings = bench.settings.rl
-    spent = bench.state.cpu_seconds.get("rl", 0.0) / settings.cpu_seconds if settings.cpu_seconds else 0.0
-    return max(step / settings.steps, spent)
+    return max(step / bench.settings.rl.steps, _share_spent(bench))
 
 
 def _spent(bench: Bench) -> bool:
-    limit = bench.settings.rl.cpu_seconds
-    return bool(limit) and bench.state.cpu_seconds.get("rl", 0.0) >= limit
+    return _share_spent(bench) >= 1.0
+
+
+def _share_spent(bench: Bench) -> float:
+    """The share spent of the tighter bound on CPU-seconds and sampled tokens; 0 where neither is set."""
+    settings, state = bench.settings.rl, bench.state
+    bounds = (
+        (state.cpu_seconds.get("rl", 0.0), settings.cpu_seconds),
+        (state.sampled_tokens, settings.sampled_tokens),
+    )
+    return max((spent / most for spent, most in bounds if most), default=0.0)
