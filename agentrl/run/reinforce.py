@@ -17,6 +17,7 @@ from agentrl.learn.belief import answers_of, with_beliefs
 from agentrl.learn.gradient import streams_with_loss
 from agentrl.learn.loss import prepare, sum_of
 from agentrl.learn.probes import streams_of
+from agentrl.learn.sentences import with_sentences
 from agentrl.run.curve import evaluate_curve
 from agentrl.run.draw import draw
 from agentrl.run.jobs import (
@@ -36,6 +37,7 @@ from agentrl.trajectory.batch import (
     GOLD_LOGPROB_FINAL,
     LOGPROB_BEFORE_UPDATE,
     REFERENCE_LOGPROB,
+    SENTENCE,
     VALUE,
 )
 from agentrl.trajectory.pack import pack
@@ -117,6 +119,8 @@ def measured(bench: Bench, algorithm: Algorithm, batch: Batch) -> Batch:
         for column, values in ((LOGPROB_BEFORE_UPDATE, own.logprob), (ENTROPY, own.entropy)):
             batch = batch.with_column(column, values) if column in reads else batch
         batch = with_beliefs(batch, [own.beliefs]) if believes else batch
+    if SENTENCE in reads:
+        batch = with_sentences(batch, bench.renderer.decode)
     if bench.critic is not None:
         asked = MeasureValues(batch, streams, bench.critic.weights(), settings.micro_tokens)
         batch = batch.with_column(VALUE, measure_values_on(bench.crew, asked))
