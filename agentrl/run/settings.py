@@ -66,6 +66,7 @@ class ModelSettings(Settings):
     vocabulary: Count = 1024
     whole_names: bool = True
     phrase_share: Share = 0.001
+    single_digits: bool = False
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelSettings:
