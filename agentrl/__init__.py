@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from agentrl.trajectory.pack import pack
     from agentrl.trajectory.turn import Invalid, StopReason, Trajectory, Turn, TurnKind
     from agentrl.trajectory.unpack import unpack
-    from agentrl.world.env import AsyncTextEnv, Task, TextEnv
+    from agentrl.world.asynchronous import AsyncTextEnv
+    from agentrl.world.env import Task, TextEnv
     from agentrl.world.protocol import Fenced, JsonCalls, PlainText, Tags
     from agentrl.world.registry import list_envs, make, register, spec
     from agentrl.world.space import TextSpace
@@ -96,7 +97,8 @@ _ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "agentrl.trajectory.pack": ("pack",),
     "agentrl.trajectory.turn": ("Invalid", "StopReason", "Trajectory", "Turn", "TurnKind"),
     "agentrl.trajectory.unpack": ("unpack",),
-    "agentrl.world.env": ("AsyncTextEnv", "Task", "TextEnv"),
+    "agentrl.world.asynchronous": ("AsyncTextEnv",),
+    "agentrl.world.env": ("Task", "TextEnv"),
     "agentrl.world.protocol": ("Fenced", "JsonCalls", "PlainText", "Tags"),
     "agentrl.world.registry": ("list_envs", "make", "register", "spec"),
     "agentrl.world.space": ("TextSpace",),

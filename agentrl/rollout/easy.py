@@ -16,7 +16,8 @@ from agentrl.rollout.collect import collect as collect_on
 from agentrl.rollout.episode import Play
 from agentrl.rollout.limits import Limits
 from agentrl.rollout.memory import whole_history
-from agentrl.world.env import AsyncTextEnv, TextEnv
+from agentrl.world.asynchronous import AsyncTextEnv
+from agentrl.world.env import TextEnv
 from agentrl.world.registry import make_any
 
 if TYPE_CHECKING:

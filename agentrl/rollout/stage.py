@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from agentrl.rollout.assignment import Assignment
-    from agentrl.world.env import AsyncTextEnv, Expert, StepResult, TextEnv
+    from agentrl.world.asynchronous import AsyncTextEnv
+    from agentrl.world.env import Expert, StepResult, TextEnv
     from agentrl.world.protocol import Parsed, Protocol
     from agentrl.world.terms import Terms
     from agentrl.world.tool import Toolbox

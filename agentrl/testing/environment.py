@@ -20,7 +20,8 @@ from agentrl.testing.leaks import contains, leaks_on_the_way
 from agentrl.testing.probe import NONSENSE, Probe, act, difference, global_randomness, key_of
 from agentrl.testing.report import CheckReport, Finding, run_checks
 from agentrl.trajectory import ToolCall, TurnKind
-from agentrl.world.env import AsyncTextEnv, TextEnv
+from agentrl.world.asynchronous import AsyncTextEnv
+from agentrl.world.env import TextEnv
 from agentrl.world.registry import make
 
 if TYPE_CHECKING:

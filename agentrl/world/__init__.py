@@ -1,6 +1,7 @@
 """The contracts of a world: environment, tool and protocol; and the registry that finds them by name."""
 
-from agentrl.world.env import AsyncTextEnv, ResetOptions, StepResult, Task, TextEnv
+from agentrl.world.asynchronous import AsyncTextEnv
+from agentrl.world.env import ResetOptions, StepResult, Task, TextEnv
 from agentrl.world.json_text import Json
 from agentrl.world.ledger import CallKey, CallLedger
 from agentrl.world.protocol import Call, Fenced, JsonCalls, Parsed, PlainText, Protocol, Tags, TextSpan

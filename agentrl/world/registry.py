@@ -16,6 +16,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
 from agentrl.errors import RegistryError, did_you_mean
+from agentrl.world.asynchronous import AsyncTextEnv
 from agentrl.world.entrypoints import (
     EntryPoint,
     check_arguments,
@@ -24,7 +25,7 @@ from agentrl.world.entrypoints import (
     one_named,
     rescan,
 )
-from agentrl.world.env import AsyncTextEnv, TextEnv
+from agentrl.world.env import TextEnv
 from agentrl.world.tool import Tool, tools_of
 
 if TYPE_CHECKING:

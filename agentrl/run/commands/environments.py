@@ -17,7 +17,8 @@ from agentrl.run.commands.training import Json  # noqa: TC001  # cyclopts reads 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from agentrl.world.env import AsyncTextEnv, TextEnv
+    from agentrl.world.asynchronous import AsyncTextEnv
+    from agentrl.world.env import TextEnv
     from agentrl.world.registry import AnyEnv, EnvSpec
 
 Texts = Annotated[list[str] | None, Parameter(negative="")]
@@ -233,7 +234,8 @@ def _origin(item: EnvSpec) -> dict[str, object]:
 
 
 def _overrides(env: AnyEnv, hook: str) -> bool:
-    from agentrl.world.env import AsyncTextEnv, TextEnv
+    from agentrl.world.asynchronous import AsyncTextEnv
+    from agentrl.world.env import TextEnv
 
     base = TextEnv if isinstance(env, TextEnv) else AsyncTextEnv
     return getattr(type(env), hook, None) is not getattr(base, hook, None)
