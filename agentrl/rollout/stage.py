@@ -218,6 +218,7 @@ class Stage:
             self.protocol = self.protocol.for_tools(toolbox.tools)
         env.protocol = self.protocol
         env.terms = self.terms
+        env.step_seconds = self.seconds
         return env
 
     async def _restore(self, state: object) -> None:

@@ -48,7 +48,8 @@ class SqlEnv(TextEnv):
         file_databases: folder or file of their databases; found beside the questions if empty.
         rule: "strict", "spider" or "bird".
         shown_rows: of one result.
-        seconds: for one query.
+        seconds: of CPU for one query, which may take four times as long on a busy machine; at most an eighth
+            of what the rollout gives a step.
         folder: where generated databases are kept; a cache folder of the user's by default.
 
     Raises:
@@ -209,12 +210,11 @@ class SqlEnv(TextEnv):
         path, recipe = task.data["database"], task.data["recipe"]
         if not isinstance(path, Path):
             raise EnvironmentFault(f"the task {task.id} has no database")
+        seconds = min(self._seconds, self.step_seconds / 8)
         if self._engine == "sqlite" or not isinstance(recipe, Recipe):
-            return OPENER.sqlite(
-                path, seconds=self._seconds, rows=self._shown, in_place=isinstance(recipe, Recipe)
-            )
+            return OPENER.sqlite(path, seconds=seconds, rows=self._shown, in_place=isinstance(recipe, Recipe))
         url = OPENER.server(self._server).copied(recipe, path)
-        return OPENER.postgres(url, seconds=self._seconds, rows=self._shown)
+        return OPENER.postgres(url, seconds=seconds, rows=self._shown)
 
 
 def _task(split: str, index: int, item: Item, recipe: Recipe | None, engine: str) -> Task:
