@@ -192,7 +192,7 @@ class Episode:
             tokens=self.context.unseen(prompt),
             sampling=self._sampling(prompt),
             key=self.assignment.key(len(self.turns)),
-            tools=self.stage.schemas(),
+            tools=self.context.schemas,
             admissible=self.stage.admissible,
             expert=self.stage.expert,
         )

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from agentrl.errors import ConfigError, SandboxUnavailable
+import agentrl
+from agentrl.errors import ConfigError, RegistryError, SandboxUnavailable
 from agentrl.sandbox.graders.programs import CallTest, StdinTest
 from agentrl.sandbox.opening import shared_sandbox
 from agentrl.testing import check_env
@@ -234,6 +235,23 @@ def test_a_file_that_cannot_be_read_says_where(content: str, says: str, tmp_path
     (tmp_path / "bad.jsonl").write_text(content)
     with pytest.raises(ConfigError, match=says):
         read_tasks(tmp_path / "bad.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"kind": "problem"}, "kind must be one of problems"),
+        ({"max_steps": 0}, "max_steps must be at least 1"),
+        ({"memory_megabytes": 0}, "memory_megabytes must be at least 1"),
+        ({"seconds": -1.0}, "seconds must be a number above 0; got -1.0"),
+        ({"seconds": "ten"}, "takes seconds as a number; got 'ten'"),
+        ({"files": "tasks.jsonl"}, "files is a table with a file for each split"),
+        ({"files": {}}, "files is a table with a file for each split"),
+    ],
+)
+def test_a_bad_setting_is_a_sentence(settings: dict[str, object], says: str) -> None:
+    with pytest.raises((ConfigError, RegistryError), match=says):
+        agentrl.make("agentrl/Code-v0", **settings)
 
 
 def test_gsm8k_is_read_and_its_answers_are_accepted(test_data: Path) -> None:

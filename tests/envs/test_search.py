@@ -189,6 +189,12 @@ def test_only_the_answer_itself_is_graded() -> None:
         ({"k": 0}, "at least 1"),
         ({"corpus": "x.jsonl"}, "needs questions"),
         ({"questions": {}}, "a file for each split"),
+        ({"questions": "dev.json"}, "a file for each split, such as .* got 'dev.json'"),
+        (
+            {"settings": {"documents": "many"}},
+            "documents of the search settings is a whole number; got 'many'",
+        ),
+        ({"settings": 3}, "the name of a preset or a table; got 3"),
     ],
 )
 def test_wrong_settings_are_sentences(arguments: dict[str, Any], message: str) -> None:

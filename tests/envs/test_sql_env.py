@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import agentrl
-from agentrl.errors import ConfigError, EnvironmentFault, SandboxUnavailable
+from agentrl.errors import ConfigError, EnvironmentFault, RegistryError, SandboxUnavailable
 from agentrl.sandbox.postgres_server import find_binaries
 from agentrl.sandbox.worker import close_shared
 from agentrl_envs.sql import OPENER, SqlEnv
@@ -300,16 +300,16 @@ def test_a_bad_file_is_named(content: str, words: str, tmp_path: Path) -> None:
         ({"engine": "postgres"}, "Did you mean 'postgresql'"),
         ({"rule": "strikt"}, "Did you mean 'strict'"),
         ({"databases": 0}, ">= 1"),
-        ({"rows": "x"}, "rows of the SQL world must be a whole number; got 'x'"),
-        ({"files": "dev.json"}, "table of a split to its file"),
-        ({"files": {"dev": 5}}, "table of a split to its file"),
-        ({"shown_rows": -1}, "shown_rows of the SQL world must be a whole number >= 1; got -1"),
-        ({"seconds": 0}, "seconds of the SQL world must be a number > 0; got 0"),
+        ({"rows": "x"}, "takes rows as a whole number; got 'x'"),
+        ({"files": "dev.json"}, "table with a file for each split"),
+        ({"files": {"dev": 5}}, "table with a file for each split"),
+        ({"shown_rows": -1}, "shown_rows of the SQL world must be >= 1; got -1"),
+        ({"seconds": 0}, "seconds of the SQL world must be > 0; got 0"),
         ({"file_databases": "here"}, r"file_databases of the SQL world \(here\) are those of files"),
     ],
 )
 def test_a_bad_setting_is_named(settings: dict[str, object], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises((ConfigError, RegistryError), match=words):
         agentrl.make("agentrl_envs.sql.env:SqlEnv", **settings)
 
 

@@ -42,6 +42,23 @@ def records(path: str | Path) -> Iterator[tuple[Record, str]]:
         yield from _lines(file)
 
 
+def by_split(given: object, what: str) -> dict[str, str]:
+    """Return a table of a file for each split, as a setting gives it.
+
+    Raises:
+        ConfigError: it is something else, or empty.
+
+    >>> by_split({"dev": "dev.json"}, "questions")
+    {'dev': 'dev.json'}
+    """
+    table = cast("Mapping[str, object]", given) if isinstance(given, Mapping) else {}
+    if not table or not all(isinstance(value, str | Path) and str(value) for value in table.values()):
+        raise ConfigError(
+            f'{what} is a table with a file for each split, such as {{ dev = "dev.jsonl" }}; got {given!r}.'
+        )
+    return {name: str(value) for name, value in table.items()}
+
+
 def asked(record: Mapping[str, object]) -> Mapping[str, object]:
     """Return a record in verl's layout with a `question` and an `answer` as others have them.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import random
 import zlib
 from dataclasses import replace
@@ -21,6 +22,7 @@ from agentrl_envs.code.expert import Solver
 from agentrl_envs.code.files import read_tasks
 from agentrl_envs.code.work import Exercise, Problem
 from agentrl_tools.python import PythonTool
+from agentrl_tools.records import by_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -75,14 +77,18 @@ class CodeEnv(TextEnv):
         super().__init__(render_mode=render_mode)
         if kind not in _FAMILIES:
             raise ConfigError(f"kind must be one of {', '.join(_FAMILIES)}; got {kind!r}.")
-        if max_steps < 1:
-            raise ConfigError(f"max_steps must be at least 1; got {max_steps}.")
+        for name, value in (("max_steps", max_steps), ("memory_megabytes", memory_megabytes)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1; got {value}.")
+        if not 0 < seconds < math.inf:
+            raise ConfigError(f"seconds must be a number above 0; got {seconds}.")
         if find_spec("math_verify") is None:
             raise MissingExtraError("Grading answers", "math")
         self.protocol = Fenced(names=("python", "submit"))
         self.kind = kind
         self.max_steps = max_steps
-        self._files = _read_files(tuple(sorted((files or {}).items())))
+        given = {} if files is None else by_split(files, "files")
+        self._files = _read_files(tuple(sorted(given.items())))
         self._limits = Limits(wall_seconds=seconds, memory=memory_megabytes << 20, kept_output=16 << 10)
         self._python = PythonTool(remembers=remembers, limits=self._limits, isolation=isolation)
         self._steps = 0
