@@ -161,6 +161,7 @@ def test_only_the_answer_itself_is_graded() -> None:
     env = SearchQAEnv()
     env.reset(seed=0, options={"split": "train", "index": 0})
     gold = env.gold()
+    assert gold is not None
     for text, right in (
         (f"<answer>The {gold.upper()}.</answer>", True),
         (f"<think>{gold}</think><answer>x</answer>", False),
