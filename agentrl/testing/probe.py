@@ -45,6 +45,28 @@ class Moment:
         return self.info.get("valid") is False or self.info.get("turn_kind") in kinds
 
 
+class Lent:
+    """Makes environments and remembers them, so that what they hold can be given back.
+
+    Args:
+        factory: makes a fresh environment.
+    """
+
+    def __init__(self, factory: Callable[[], TextEnv]) -> None:
+        self._factory = factory
+        self._made: list[TextEnv] = []
+
+    def __call__(self) -> TextEnv:
+        """Return a fresh environment."""
+        self._made.append(self._factory())
+        return self._made[-1]
+
+    def close(self) -> None:
+        """Close every environment that was made."""
+        while self._made:
+            self._made.pop().close()
+
+
 @dataclass(frozen=True)
 class Probe:
     """How a check plays.
