@@ -269,7 +269,7 @@ def test_a_record_that_was_cut_is_left_out_and_said(journal: Path, tmp_path: Pat
     assert again.rows == len(RECORDS) - 2
     assert again.torn_bytes > 0
     text.write_bytes(b"{nonsense}\n" + text.read_bytes())
-    with pytest.raises(RunDirectoryError, match="not a journal of agentrl"):
+    with pytest.raises(RunDirectoryError, match=r"line \d+ of .* is no record of agentrl"):
         export(text, "jsonl", tmp_path / "c.jsonl")
 
 
