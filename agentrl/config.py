@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from types import UnionType
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, get_args, get_origin
@@ -40,7 +41,12 @@ def read_toml(path: Path) -> dict[str, object]:
         beside = path.parent.glob("*.toml") if path.parent.is_dir() else ()
         near = did_you_mean(path.name, [file.name for file in beside])
         raise ConfigError(f"there is no settings file {path}.{near}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"line {line} of the settings file {path} is not UTF-8. Save it as UTF-8."
+        ) from error
+    except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error}.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}. Mend that line and run again.") from error
@@ -135,11 +141,7 @@ def _problem(item: ErrorDetails, model: type[BaseModel], where: str) -> str:
     if item["type"] == "extra_forbidden":
         name = str(item["loc"][-1])
         elsewhere = [place for place in _places(model) if place.rpartition(".")[2] == name]
-        near = (
-            f" It stands in {' and '.join(elsewhere)}."
-            if elsewhere
-            else did_you_mean(name, _names_beside(item["loc"], model))
-        )
+        near = f" It stands in {' and '.join(elsewhere)}." if elsewhere else _nearest(item["loc"], model)
         return f"{where}there is no setting {path!r}.{near}"
     if item["type"] == "missing":
         return f"{where}the setting {path!r} is missing; give it a value."
@@ -151,13 +153,25 @@ def _problem(item: ErrorDetails, model: type[BaseModel], where: str) -> str:
     return f"{where}{path}{given} does not fit: {message}."
 
 
+def _nearest(location: Sequence[int | str], model: type[BaseModel]) -> str:
+    """Suggest a name beside a wrong one, written out as an override would."""
+    head = "".join(f"{part}." for part in location[:-1])
+    near = difflib.get_close_matches(str(location[-1]), _names_beside(location, model), n=1)
+    return f" Did you mean {head + near[0]!r}?" if near else ""
+
+
 def _where(
     location: Sequence[int | str], source: Path | None, lines: Sequence[str], overrides: Collection[str]
 ) -> str:
-    """Where a setting was given: on the command line, or in which line of the file."""
+    """Where a setting was given: on the command line, or in which line of the file.
+
+    Without a location it is about several settings, which may stand here and there.
+    """
     path = ".".join(str(part) for part in location)
     if any(path == name or path.startswith(f"{name}.") for name in overrides):
         return "on the command line: "
+    if source and overrides and not location:
+        return f"{source}, with the command line: "
     line = _line_of(location, lines)
     return f"{source}, line {line}: " if source and line else f"{source}: " if source else ""
 

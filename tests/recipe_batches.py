@@ -13,6 +13,7 @@ from agentrl.trajectory.batch import (
     GOLD_LOGPROB,
     GOLD_LOGPROB_FINAL,
     REFERENCE_LOGPROB,
+    SENTENCE,
     SPAN,
     VALUE,
     Batch,
@@ -74,6 +75,8 @@ def _measured(batch: Batch, random: np.random.Generator) -> Batch:
     reference = random.normal(-1, 0.3, batch.num_sampled).astype(np.float32)
     batch = batch.with_column(REFERENCE_LOGPROB, reference)
     batch = batch.with_column(SPAN, random.integers(-1, 1, sizes["N"]).astype(np.int32))
+    place = np.arange(batch.num_sampled) - batch.sample_start[batch.turn_of_sample]
+    batch = batch.with_column(SENTENCE, (place // 2).astype(np.float32))
     parent, branch = batch.parent.copy(), batch.branch_turn.copy()
     for group in range(int(batch.group.max()) + 1):
         rows = np.flatnonzero(batch.group == group)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -16,19 +15,17 @@ import numpy as np
 from agentrl.credit.ledger import PAST_MEAN
 from agentrl.credit.part import Number, Printed, fixed, name_of
 from agentrl.credit.peers import Peers, everyone, same_task
-from agentrl.trajectory.batch import NO_KEY
-from agentrl.trajectory.segments import dense
+from agentrl.credit.pool import Pool, pool_of, sum_by
+from agentrl.credit.sequence import accumulate_backward
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agentrl.credit.keep import Kept
-    from agentrl.credit.peers import Ids
     from agentrl.credit.reward import Reward
     from agentrl.trajectory.batch import Batch
 
     Floats: TypeAlias = NDArray[np.float64]
-    Bools: TypeAlias = NDArray[np.bool_]
 
 
 # -- slots -------------------------------------------------------------------------------------------------
@@ -97,16 +94,8 @@ class Return:
     gamma: Number = 1.0
 
     def __call__(self, batch: Batch, reward: Floats, /) -> Floats:
-        """Return (S,). Vectorised over trajectories, longest first, so the work is linear in the turns."""
-        gamma, result = fixed(self.gamma), reward.astype(np.float64, copy=True)
-        length = batch.turns_per_trajectory
-        longest_first = np.argsort(-length, kind="stable")
-        start, ascending = batch.turn_start[:-1][longest_first], np.sort(length)
-        for turn in range(int(length.max(initial=0)) - 2, -1, -1):
-            longer = len(length) - int(np.searchsorted(ascending, turn + 1, side="right"))
-            rows = start[:longer] + turn
-            result[rows] += gamma * result[rows + 1]
-        return result
+        """Return (S,)."""
+        return accumulate_backward(reward, fixed(self.gamma), batch.turn_start)
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,79 +112,6 @@ class PlusRow(Printed):
     def __call__(self, batch: Batch, reward: Floats, /) -> Floats:
         """Return (S,)."""
         return self.target(batch, reward) + self.row(batch)
-
-
-def sum_by(index: NDArray[np.integer], value: Floats, size: int) -> Floats:
-    """Sum `value` by `index` in [0, size)."""
-    return np.bincount(index, value, size).astype(np.float64, copy=False)
-
-
-# -- pools -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Figures to compare, and which of them count in the statistics.
-
-    Attributes:
-        value: (S,) figure of each turn.
-        group: (S,) peer group, from 0; `size` groups.
-        stand_in: (S,) the row that represents each turn in the statistics of its group: itself, or the first
-            turn of its trajectory in that group.
-        counted: (S,) whether the row itself is in the statistics.
-    """
-
-    value: Floats
-    group: Ids
-    size: int
-    stand_in: Ids
-    counted: Bools
-
-    def total(self, value: Floats) -> Floats:
-        """(G,) sum of (S,) `value` over the counted rows of each group."""
-        return sum_by(self._counted_group, value if self._all_count else value[self.counted], self.size)
-
-    def count(self) -> Floats:
-        """(G,) number of counted rows."""
-        return self._count
-
-    @functools.cached_property
-    def mean(self) -> Floats:
-        """(S,) mean of the counted rows of each turn's group."""
-        return (self.total(self.value) / np.maximum(self._count, 1))[self.group]
-
-    @functools.cached_property
-    def _all_count(self) -> bool:
-        return bool(self.counted.all())
-
-    @functools.cached_property
-    def _counted_group(self) -> Ids:
-        return self.group if self._all_count else self.group[self.counted]
-
-    @functools.cached_property
-    def _count(self) -> Floats:
-        return np.bincount(self._counted_group, minlength=self.size).astype(np.float64)
-
-
-def pool_of(
-    value: Floats, peers: Ids, trajectory: Ids, baseline: Bools, per: Literal["trajectory", "turn"]
-) -> Pool:
-    """Collect figures into peer groups.
-
-    Args:
-        value: (S,) figures; `peers`: (S,) ids; `trajectory`: (S,) owners.
-        baseline: (S,) whether the turn may count. Turns without peers never count.
-        per: whether each trajectory counts once in a group, by its first turn there, or each turn counts.
-    """
-    group, size = dense(peers)
-    rows = np.arange(len(value))
-    stand_in, counted = rows, baseline & (peers != NO_KEY)
-    if per == "trajectory":
-        owners = int(trajectory.max(initial=-1)) + 1
-        _, first, inverse = np.unique(group * owners + trajectory, return_index=True, return_inverse=True)
-        stand_in = first[inverse]
-        counted &= stand_in == rows
-    return Pool(value, group, size, stand_in, counted)
 
 
 # -- centers -----------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from agentrl.credit.advantage import Composable, sum_by
+from agentrl.credit.advantage import Composable
 from agentrl.credit.part import Number, Printed, fixed
+from agentrl.credit.pool import sum_by
 from agentrl.credit.sequence import accumulate_backward, following
 from agentrl.trajectory.batch import VALUE
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Composable, sum_by
+from agentrl.credit.advantage import Composable
 from agentrl.credit.part import Number, Printed, fixed
+from agentrl.credit.pool import sum_by
 from agentrl.credit.sequence import accumulate_backward, following, last_turns
 from agentrl.trajectory.batch import GOLD_LOGPROB, GOLD_LOGPROB_FINAL
 

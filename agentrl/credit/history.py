@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Advantage, Composable, Return, Scale, Std, Target, mean, pool_of
+from agentrl.credit.advantage import Advantage, Composable, Return, Scale, Std, Target, mean
 from agentrl.credit.part import Number, Printed, fixed
 from agentrl.credit.peers import Peers, same_observation
+from agentrl.credit.pool import pool_of
 from agentrl.credit.sequence import number_pairs
 from agentrl.trajectory.batch import NO_KEY
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Advantage, Composable, Pool, mean, median, sum_by
+from agentrl.credit.advantage import Advantage, Composable, mean, median
 from agentrl.credit.ledger import ROLE_BASELINE
 from agentrl.credit.part import Number, Printed, fixed
+from agentrl.credit.pool import Pool, sum_by
 from agentrl.credit.sequence import last_turns
 
 if TYPE_CHECKING:

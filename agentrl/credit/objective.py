@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Composable, sum_by
+from agentrl.credit.advantage import Composable
 from agentrl.credit.part import Number, Printed, fixed
+from agentrl.credit.pool import sum_by
 from agentrl.credit.shaping import succeeded
 from agentrl.trajectory.batch import CURRENT_LOGPROB, LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB
 

@@ -10,6 +10,7 @@ import numpy as np
 from agentrl.credit.advantage import Advantage, Composable
 from agentrl.credit.part import Number, Printed, fixed
 from agentrl.credit.shaping import succeeded
+from agentrl.trajectory.batch import ENTROPY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,3 +70,26 @@ class Novelty(Composable, Printed):
         rare = np.maximum(fixed(self.strength) * (1 - np.exp(score - middle[batch.group])), 0.0)
         bonus = np.minimum(rare[batch.trajectory_of_turn], fixed(self.bound) * own)
         return np.where(succeeded(batch)[batch.trajectory_of_turn] & (own > 0), own + bonus, own)
+
+
+@dataclass(frozen=True, repr=False)
+class Confident(Composable, Printed):
+    """An advantage less `cost` times the trajectory's mean entropy, and 0 above `limit` nats: GTPO.
+
+    Reads `ENTROPY`. Source: winstonsmith1897/GTPO (arXiv 2508.03772); the limit is the paper's, 0.7 in the
+    code. Departure: an advantage of 0 stays 0; in the code a group of equal rewards is punished for its
+    entropy alone.
+    """
+
+    advantage: Advantage
+    limit: Number = 0.6931471805599453  # ln 2
+    cost: Number = 0.1
+
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (S,)."""
+        own, row = self.advantage(batch, reward, kept), batch.trajectory_of_sample
+        length = np.maximum(np.bincount(row, minlength=batch.num_trajectories), 1)
+        mean = np.bincount(row, batch[ENTROPY], batch.num_trajectories) / length
+        entropy = mean[batch.trajectory_of_turn]
+        counts = (own != 0) & (entropy <= fixed(self.limit))
+        return np.where(counts, own - fixed(self.cost) * entropy, 0.0)

@@ -17,23 +17,40 @@ if TYPE_CHECKING:
     Ids: TypeAlias = NDArray[np.int64]
 
 
-def accumulate_backward(value: Floats, decay: Floats, start: NDArray[np.integer]) -> Floats:
+def accumulate_backward(value: Floats, decay: Floats | float, start: NDArray[np.integer]) -> Floats:
     """Return y with y_i = value_i + decay_i y_{i+1} inside each segment, and y = value at its last entry.
 
-    Args:
-        value, decay: (S,) figures; `start`: (E+1,) offsets of the segments.
+    All segments are worked on at once, from their last places to their first. Entries of one place lie side
+    by side, those of the longest segments first, so each step reads and writes slices and the work is linear.
 
-    >>> accumulate_backward(np.array([0.0, 0, 8, 1]), np.full(4, 0.5), np.array([0, 3, 4])).tolist()
+    Args:
+        value: (S,) figures; `decay`: as many, or one for all; `start`: (E+1,) offsets of the segments.
+
+    >>> accumulate_backward(np.array([0.0, 0, 8, 1]), 0.5, np.array([0, 3, 4])).tolist()
     [2.0, 4.0, 8.0, 1.0]
     """
-    result, length = value.astype(np.float64, copy=True), np.diff(start)
-    longest_first = np.argsort(-length, kind="stable")
-    begin, ascending = start[:-1][longest_first], np.sort(length)
-    for place in range(int(length.max(initial=0)) - 2, -1, -1):
-        longer = len(length) - int(np.searchsorted(ascending, place + 1, side="right"))
-        rows = begin[:longer] + place
-        result[rows] += decay[rows] * result[rows + 1]
-    return result
+    seat, begins, counts = _by_place(start)
+    line = np.empty(len(seat))
+    line[seat] = value
+    factor = np.empty(len(seat))
+    factor[seat] = decay
+    for here, after, count in zip(begins[-2::-1], begins[:0:-1], counts[:0:-1], strict=True):
+        line[here : here + count] += factor[here : here + count] * line[after : after + count]
+    return line[seat]
+
+
+def _by_place(start: NDArray[np.integer]) -> tuple[Ids, list[int], list[int]]:
+    """Order entries of segments by their place, then by the length of their segment, longest first.
+
+    Returns (S,) the position of each entry in that order, and where each place begins and how many it has.
+    """
+    length = np.diff(start)
+    rank = np.empty(len(length), np.int64)
+    rank[np.argsort(-length, kind="stable")] = np.arange(len(length))
+    place = np.arange(int(start[-1])) - np.repeat(start[:-1], length)
+    count = np.bincount(place)
+    begin = np.cumsum(count) - count
+    return begin[place] + np.repeat(rank, length), begin.tolist(), count.tolist()
 
 
 def following(batch: Batch, value: Floats, last: Floats) -> Floats:

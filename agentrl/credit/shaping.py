@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
 from agentrl.credit.ledger import LEAST_CALLS
-from agentrl.credit.part import Number, fixed
+from agentrl.credit.part import Number, Printed, fixed
 from agentrl.credit.reward import Composable
 from agentrl.credit.sequence import action_ids, last_turns, number_pairs
-from agentrl.trajectory.batch import segment_sum
+from agentrl.trajectory.batch import SPAN, segment_sum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,4 +130,40 @@ class BriefWhenEasy(Composable):
             rows = np.flatnonzero((batch.group == group) & right)
             away = (length[rows] - length[rows].mean()) / (length[rows].std() + 1e-6)
             factor[rows] = 1 - fixed(self.cost) / (1 + np.exp(-away))
+        return factor[batch.trajectory_of_turn] * batch.reward
+
+
+class Format(Protocol):
+    """A format slot: (E,) ids, equal where trajectories answered in the same way."""
+
+    def __call__(self, batch: Batch, /) -> NDArray[np.int64]:
+        """Return (E,)."""
+        ...
+
+
+def thinks_or_calls(batch: Batch, /) -> NDArray[np.int64]:
+    """(E,) 0 to 3: whether a trajectory holds marked reasoning (2), and whether it called a tool (1)."""
+    thinks = batch.in_span("think") if SPAN in batch else np.zeros(batch.num_sampled, np.bool_)
+    thought = np.bincount(batch.trajectory_of_sample, thinks, batch.num_trajectories) > 0
+    called = np.bincount(batch.trajectory_of_turn, batch.tool_calls, batch.num_trajectories) > 0
+    return 2 * thought.astype(np.int64) + called
+
+
+@dataclass(frozen=True, repr=False)
+class RareFormat(Composable, Printed):
+    """The environment's reward times 1 + `strength` (G / F - 1), where F of G members share the format.
+
+    Ada-GRPO's factor is (G / F) (F / G + (1 - F / G) (1 + cos(pi t)) / 2) at share t of training, which is
+    this one with `strength` falling from 1 to 0 along half a cosine: `Cosine(1.0, 0.0)`. Source: adaptive
+    reasoning model, arXiv 2505.20258. Departure: formats are how an agent worked, theirs are marked by tags.
+    """
+
+    format: Format = thinks_or_calls
+    strength: Number = 1.0
+
+    def __call__(self, batch: Batch, /) -> Floats:
+        """Return (S,)."""
+        alike = number_pairs(batch.group.astype(np.int64), self.format(batch))
+        same, members = np.bincount(alike)[alike], np.bincount(batch.group)[batch.group]
+        factor = 1 + fixed(self.strength) * (members / same - 1)
         return factor[batch.trajectory_of_turn] * batch.reward

@@ -11,17 +11,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import (
-    Advantage,
-    Composable,
-    Target,
-    episode_total,
-    mean,
-    pool_of,
-    sum_by,
-)
+from agentrl.credit.advantage import Advantage, Composable, Target, episode_total, mean
 from agentrl.credit.part import Printed
 from agentrl.credit.peers import Peers, same_observation
+from agentrl.credit.pool import pool_of, sum_by
 from agentrl.credit.sequence import action_ids, following, number_pairs, prefix_ids
 from agentrl.trajectory.batch import NO_KEY
 

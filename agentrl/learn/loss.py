@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agentrl.credit.part import name_of
+from agentrl.credit.sequence import number_pairs
 from agentrl.errors import AlgorithmError
 from agentrl.learn.average import CreditAverage
 from agentrl.learn.penalty import TokenFigures, k3
 from agentrl.learn.ratio import Spans
-from agentrl.learn.surrogate import Clipping, Place, Situated
+from agentrl.learn.surrogate import Clipping, Place, Situated, Wide
 from agentrl.learn.weight import CreditWeight
-from agentrl.trajectory.batch import LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB, expand
+from agentrl.trajectory.batch import LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB, SENTENCE, expand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agentrl.learn.algorithm import Algorithm, Credit
+    from agentrl.learn.ratio import Ratio
     from agentrl.trajectory.batch import Batch
 
 
@@ -40,7 +42,7 @@ class LossInputs:
         advantage: of each token; `keep`: whether it carries loss.
         average: weight of each token in every mean; `weight`: its extra factor in the surrogate.
         spans: its turn and stream; `turn_index`: position of its turn, `turn_indices` positions in all.
-        reference_logprob: of the reference model, or None.
+        reference_logprob: of the reference model, or None; `width`: what a `Wide` surrogate says.
     """
 
     old_logprob: torch.Tensor
@@ -52,10 +54,11 @@ class LossInputs:
     turn_index: torch.Tensor
     turn_indices: int
     reference_logprob: torch.Tensor | None = None
+    width: torch.Tensor | None = None
 
     def take(self, index: torch.Tensor) -> LossInputs:
         """Return the inputs of some tokens: a micro-batch, made of whole streams."""
-        reference = self.reference_logprob
+        reference, width = self.reference_logprob, self.width
         return LossInputs(
             self.old_logprob[index],
             self.advantage[index],
@@ -66,6 +69,7 @@ class LossInputs:
             self.turn_index[index],
             self.turn_indices,
             None if reference is None else reference[index],
+            None if width is None else width[index],
         )
 
 
@@ -167,7 +171,15 @@ def prepare(
         keep = keep & minibatch[batch.trajectory_of_sample]
     turn, streams = batch.turn_of_sample, batch.stream_turn_start
     stream = expand(np.arange(len(streams) - 1), streams)[turn]
-    spans = Spans(index(turn), index(stream), batch.num_turns, len(streams) - 1)
+    sentence = _sentences(algorithm.ratio, batch)
+    spans = Spans(
+        index(turn),
+        index(stream),
+        batch.num_turns,
+        len(streams) - 1,
+        None if sentence is None else index(sentence),
+        0 if sentence is None else int(sentence.max(initial=-1)) + 1,
+    )
     of_sample = credit.advantage_of_sample
     average, weight = algorithm.average, algorithm.token_weight
     shares = (
@@ -177,6 +189,7 @@ def prepare(
     )
     factors = weight.of_credit(batch, keep, of_sample) if isinstance(weight, CreditWeight) else weight(batch)
     needs_reference = "reference_logprob" in algorithm.needs
+    surrogate = algorithm.surrogate
     return LossInputs(
         old_logprob=figure(old),
         advantage=figure(of_sample),
@@ -187,7 +200,15 @@ def prepare(
         turn_index=index(batch.turn_index[turn]),
         turn_indices=int(batch.turns_per_trajectory.max(initial=0)),
         reference_logprob=figure(batch[REFERENCE_LOGPROB]) if needs_reference else None,
+        width=figure(surrogate.widths(batch, keep)) if isinstance(surrogate, Wide) else None,
     )
+
+
+def _sentences(ratio: Ratio, batch: Batch) -> NDArray[np.int64] | None:
+    """(N,) the sentence of each token, numbered over the batch, where the ratio reads them."""
+    if SENTENCE not in getattr(ratio, "columns", ()):
+        return None
+    return number_pairs(batch.turn_of_sample.astype(np.int64), batch[SENTENCE].astype(np.int64))
 
 
 def policy_loss(
@@ -215,7 +236,7 @@ def policy_loss(
     log_ratio = algorithm.ratio(own_ratio, piece.spans)
     surrogate = algorithm.surrogate
     if isinstance(surrogate, Situated):
-        place = Place(own_ratio, piece.old_logprob, piece.spans)
+        place = Place(own_ratio, piece.old_logprob, piece.spans, piece.width)
         objective = surrogate.situated(log_ratio, piece.advantage, place)
     else:
         objective = surrogate(log_ratio, piece.advantage, logprob)

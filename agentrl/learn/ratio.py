@@ -8,9 +8,11 @@ plain policy gradient, also where advantages differ within a unit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from agentrl.credit.part import Number, fixed
+from agentrl.errors import AlgorithmError
+from agentrl.trajectory.batch import SENTENCE, Column
 
 if TYPE_CHECKING:
     import torch
@@ -22,16 +24,20 @@ class Spans:
 
     Attributes:
         turn, stream: (N,) int64 numbers; `turns`, `streams`: one more than the largest.
+        sentence, sentences: the same of sentences, where the batch tells them.
     """
 
     turn: torch.Tensor
     stream: torch.Tensor
     turns: int
     streams: int
+    sentence: torch.Tensor | None = None
+    sentences: int = 0
 
     def take(self, index: torch.Tensor) -> Spans:
         """Return the spans of some tokens."""
-        return Spans(self.turn[index], self.stream[index], self.turns, self.streams)
+        sentence = None if self.sentence is None else self.sentence[index]
+        return Spans(self.turn[index], self.stream[index], self.turns, self.streams, sentence, self.sentences)
 
 
 class Ratio(Protocol):
@@ -58,6 +64,25 @@ def sequence_ratio(log_ratio: torch.Tensor, spans: Spans, /) -> torch.Tensor:
     A stream is a whole trajectory, unless the history was rewritten, which begins a new stream.
     """
     return _shared(log_ratio, spans.stream, spans.streams)
+
+
+@dataclass(frozen=True)
+class SentenceRatio:
+    """One ratio per sentence: the geometric mean over its tokens. SSPO (arXiv 2511.04256), from its abstract.
+
+    Reads `SENTENCE`.
+    """
+
+    columns: ClassVar[tuple[Column, ...]] = (SENTENCE,)
+
+    def __call__(self, log_ratio: torch.Tensor, spans: Spans, /) -> torch.Tensor:
+        """Return (N,). Raises `AlgorithmError` where the spans hold no sentences."""
+        if spans.sentence is None:
+            raise AlgorithmError(
+                "SentenceRatio needs the sentence of each token; give the batch its column 'sentence' with "
+                "agentrl.learn.sentences.with_sentences before prepare()."
+            )
+        return _shared(log_ratio, spans.sentence, spans.sentences)
 
 
 def _shared(log_ratio: torch.Tensor, unit: torch.Tensor, units: int) -> torch.Tensor:

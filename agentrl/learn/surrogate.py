@@ -9,11 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import numpy as np
+
 from agentrl.credit.part import Number, fixed
+from agentrl.credit.sequence import number_pairs
+from agentrl.errors import AlgorithmError
 from agentrl.learn.ratio import Spans, sequence_ratio, stream_position
+from agentrl.trajectory.batch import ENTROPY, SENTENCE
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
+
+    from agentrl.trajectory.batch import Batch
 
 LOG_RATIO_LIMIT = 20.0
 
@@ -39,11 +47,15 @@ class Clipping(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where the tokens stand, (N,): their own log-ratios, log-probabilities before the update, and spans."""
+    """Where the tokens stand, (N,): their own log-ratios, log-probabilities before the update, and spans.
+
+    `width` is what the surrogate's own `widths` said of them, None where it says nothing.
+    """
 
     own_ratio: torch.Tensor
     old_logprob: torch.Tensor
     spans: Spans
+    width: torch.Tensor | None = None
 
 
 @runtime_checkable
@@ -52,6 +64,15 @@ class Situated(Protocol):
 
     def situated(self, log_ratio: torch.Tensor, advantage: torch.Tensor, place: Place, /) -> torch.Tensor:
         """Return (N,)."""
+        ...
+
+
+@runtime_checkable
+class Wide(Protocol):
+    """A surrogate whose window depends on figures of the whole batch."""
+
+    def widths(self, batch: Batch, keep: NDArray[np.bool_], /) -> NDArray[np.float64]:
+        """Return (N,) factors of the window's bounds."""
         ...
 
 
@@ -265,6 +286,37 @@ class TowardTarget:
         """Return (N,)."""
         target = 1 + fixed(self.width) * (advantage / (2 * fixed(self.scale))).tanh()
         return -advantage.abs() * (_ratio(log_ratio) - target).abs()
+
+
+@dataclass(frozen=True)
+class SentenceClip:
+    """min(r A, clip(r, 1 - low s, 1 + high s) A), where s is the sentence's entropy over the batch's: SSPO.
+
+    Both are means over kept tokens, of `ENTROPY` before the update; s lies within [1 / `most`, `most`]. So
+    sentences that the policy is unsure of may move further. Source: arXiv 2511.04256, from its abstract: s is
+    our reading and `most` a placeholder.
+    """
+
+    low: Number = 0.2
+    high: Number = 0.2
+    most: Number = 2.0
+
+    def widths(self, batch: Batch, keep: NDArray[np.bool_], /) -> NDArray[np.float64]:
+        """Return (N,) s. Raises `MissingColumnError` without entropies and sentences."""
+        unit = number_pairs(batch.turn_of_sample.astype(np.int64), batch[SENTENCE].astype(np.int64))
+        entropy, most = np.where(keep, batch[ENTROPY], 0.0), fixed(self.most)
+        mean = np.bincount(unit, entropy) / np.maximum(np.bincount(unit, keep), 1)
+        middle = entropy.sum() / max(int(keep.sum()), 1)
+        share = mean[unit] / middle if abs(middle) > 1e-12 else np.ones(len(unit))
+        return np.asarray(np.clip(share, 1 / most, most))
+
+    def situated(self, log_ratio: torch.Tensor, advantage: torch.Tensor, place: Place, /) -> torch.Tensor:
+        """Return (N,)."""
+        if place.width is None:
+            raise AlgorithmError("SentenceClip reads widths of the whole batch; call it through policy_loss.")
+        low, high = 1 - fixed(self.low) * place.width, 1 + fixed(self.high) * place.width
+        ratio = _ratio(log_ratio)
+        return (ratio * advantage).minimum(ratio.maximum(low).minimum(high) * advantage)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from agentrl.credit.part import Number, fixed
+from agentrl.credit.sequence import number_pairs
+from agentrl.credit.tree import copied_sample, copied_turn
 from agentrl.trajectory.batch import ENTROPY, LOGPROB_BEFORE_UPDATE, SPAN
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     Floats: TypeAlias = NDArray[np.float64]
     Bools: TypeAlias = NDArray[np.bool_]
+    Ids: TypeAlias = NDArray[np.int64]
 
 
 class TokenWeight(Protocol):
@@ -144,3 +147,54 @@ class Improbable:
         known = LOGPROB_BEFORE_UPDATE in batch
         logprob = batch[LOGPROB_BEFORE_UPDATE] if known else batch.logprob
         return (np.exp(logprob.astype(np.float64)) <= fixed(self.limit)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class ConflictTokens:
+    """`strength` for successes and 0 for failures on tokens that both share at one place of a group: GTPO.
+
+    A token is in conflict where members with A > 0 and with A < 0 drew the same one at the same position, and
+    so they did at every position before it; the same is counted from the end. A token in both runs is
+    weighed twice. Source: winstonsmith1897/GTPO (arXiv 2508.03772). Departures: positions count the sampled
+    tokens of a trajectory, theirs those of one answer; their code also divides what a completion adds to the
+    loss by the number of its tokens in conflict.
+    """
+
+    strength: Number = 2.0
+
+    def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:
+        """Return (N,)."""
+        sign, row = np.where(keep, np.sign(advantage), 0.0), batch.trajectory_of_sample
+        length = np.bincount(row, minlength=batch.num_trajectories)
+        from_start = np.arange(batch.num_sampled) - (np.cumsum(length) - length)[row]
+        weight = np.where(sign > 0, fixed(self.strength), 0.0)
+        result = np.ones(batch.num_sampled)
+        for place in (from_start, length[row] - 1 - from_start):
+            result *= np.where(_in_conflict(batch, place, sign), weight, 1.0)
+        return result
+
+
+def _in_conflict(batch: Batch, place: Ids, sign: Floats) -> Bools:
+    """(N,) whether token and place, and all lesser places, are those of both signs in the group."""
+    row, token = batch.trajectory_of_sample, batch.token[batch.sampled].astype(np.int64)
+    drawn = number_pairs(number_pairs(batch.group[row].astype(np.int64), place), token)
+    both = ((np.bincount(drawn, sign > 0) > 0) & (np.bincount(drawn, sign < 0) > 0))[drawn]
+    first = np.full(batch.num_trajectories, batch.num_sampled)
+    np.minimum.at(first, row[~both], place[~both])
+    return np.asarray(place < first[row])
+
+
+@dataclass(frozen=True)
+class EveryCopy:
+    """A token counts once for each branch that holds it, not once in all: ARPO's soft assignment.
+
+    With a mean over tokens the loss is that of branches learnt one by one, each with its own advantage.
+    Copies of turns that a filter dropped count too. Source: dongguanting/ARPO (arXiv 2507.19849), which
+    trains on every chain by itself.
+    """
+
+    def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:  # the slot
+        """Return (N,)."""
+        origin = copied_sample(batch, copied_turn(batch))
+        copies = np.bincount(origin, minlength=batch.num_sampled)[origin]
+        return copies * keep.sum() / max(int(copies[keep].sum()), 1)

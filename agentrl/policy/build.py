@@ -28,6 +28,9 @@ NAME_PATTERN = r" ?[a-z]+ [0-9]+"
 WORD_PATTERN = r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
 """The usual split of byte-level BPE."""
 
+DIGIT_PATTERN = r"\p{N}"
+"""Digits one by one and without their space, so that a number has the same tokens wherever it stands."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
@@ -44,7 +47,12 @@ class ModelShape:
 
 
 def train_tokenizer(
-    texts: Sequence[str], *, vocabulary: int = 1024, names: bool = True, phrase_share: float = 0.001
+    texts: Sequence[str],
+    *,
+    vocabulary: int = 1024,
+    names: bool = True,
+    phrase_share: float = 0.001,
+    single_digits: bool = False,
 ) -> PreTrainedTokenizerBase:
     """Train a byte-level BPE tokenizer on `texts` with the tokens of the append-only markup.
 
@@ -53,6 +61,8 @@ def train_tokenizer(
         names: keep instance names ("mug 2") whole, so that copying one is a single token.
         phrase_share: what stands between names on a line stays whole where it makes up at least this share
             of all such segments; 1 splits every phrase into words.
+        single_digits: make every digit outside of names and phrases a token of its own, so that a number is
+            copied digit by digit.
 
     Raises:
         MissingExtraError: tokenizers or transformers is not installed.
@@ -63,7 +73,9 @@ def train_tokenizer(
     except ImportError as error:
         raise MissingExtraError("Training a tokenizer", "train") from error
     whole = [re.escape(phrase) for phrase in frequent_phrases(texts, phrase_share)]
-    pattern = "|".join([*([NAME_PATTERN] if names else []), *whole, WORD_PATTERN])
+    digits = [DIGIT_PATTERN] if single_digits else []
+    words = WORD_PATTERN.replace(r"| ?\p{N}+", "") if single_digits else WORD_PATTERN
+    pattern = "|".join([*([NAME_PATTERN] if names else []), *whole, *digits, words])
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

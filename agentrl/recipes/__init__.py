@@ -11,7 +11,9 @@ from agentrl.learn.algorithm import Algorithm
 from agentrl.recipes import agents, base, credit, losses, objectives
 from agentrl.recipes.about import About
 from agentrl.recipes.agents import (
+    ADA_GRPO,
     AEPO,
+    ARPO,
     ASPO,
     D3S,
     DIFFICULTY,
@@ -86,6 +88,7 @@ from agentrl.recipes.losses import (
     GRPO_ENTROPY,
     GRPO_KL,
     GRPO_KL2,
+    GTPO,
     HICRA,
     HOLDER_PO,
     LLDS,
@@ -93,6 +96,7 @@ from agentrl.recipes.losses import (
     MIN_PRO,
     R2VPO,
     SAPO,
+    SSPO,
     STEER,
     TASK_MEAN,
     TOP_ENTROPY,
@@ -111,7 +115,9 @@ from agentrl.recipes.objectives import (
 
 __all__ = [
     "ABOUT",
+    "ADA_GRPO",
     "AEPO",
+    "ARPO",
     "ARPO_HARD",
     "ASPO",
     "BALANCED",
@@ -151,6 +157,7 @@ __all__ = [
     "GRPO_LION",
     "GRPO_ROC",
     "GSPO",
+    "GTPO",
     "HGPO",
     "HICRA",
     "HOLDER_PO",
@@ -186,6 +193,7 @@ __all__ = [
     "SPO_CHAIN",
     "SPO_STREAM",
     "SPO_TREE",
+    "SSPO",
     "STEER",
     "STEP_GRPO",
     "TASK_MEAN",

@@ -10,15 +10,15 @@ from agentrl.credit.normalise import over_role_baseline
 from agentrl.credit.peers import everyone, same_turn
 from agentrl.credit.refine import EarlierTool, Novelty
 from agentrl.credit.reward import Component, environment_reward
-from agentrl.credit.shaping import BriefWhenEasy, Productive, SoonAndFresh, Unlikely
+from agentrl.credit.shaping import BriefWhenEasy, Productive, RareFormat, SoonAndFresh, Unlikely
 from agentrl.credit.subset import MostSpread, PassRateBetween, ResampleOnCorrect, own_turns
 from agentrl.credit.tree import PlaceDifference, Whitened, branch_place, same_fork
 from agentrl.learn.average import trajectory_turn_mean
-from agentrl.learn.schedule import Staircase
+from agentrl.learn.schedule import Cosine, Staircase
 from agentrl.learn.surrogate import OpenClip
-from agentrl.learn.weight import EntropyAdvantage, Improbable
-from agentrl.plan import BalancedForks, MonteCarlo, Plan, Recover
-from agentrl.recipes.about import LOOPS, READING, About, entry
+from agentrl.learn.weight import EntropyAdvantage, EveryCopy, Improbable
+from agentrl.plan import BalancedForks, EntropyForks, MonteCarlo, Plan, Recover
+from agentrl.recipes.about import HAND, LOOPS, READING, About, entry
 from agentrl.recipes.base import GRPO
 
 OTC = replace(GRPO, reward=Productive())
@@ -26,6 +26,7 @@ UFO = replace(GRPO, reward=SoonAndFresh())
 UNLIKELINESS = replace(GRPO, reward=Unlikely())
 GRPO_LAMBDA = replace(GRPO, reward=BriefWhenEasy())
 FAPO = replace(GRPO, reward=environment_reward + -1.0 * Component("flawed"))
+ADA_GRPO = replace(GRPO, reward=RareFormat(strength=Cosine(1.0, 0.0)))
 STEP_GRPO = replace(GRPO, advantage=Relative(turn_reward, same_turn))
 FLOW_GRPO = replace(GRPO, average=trajectory_turn_mean)
 RAE = replace(GRPO, advantage=Relative(over_role_baseline, everyone, nothing, one, lone="raw"))
@@ -48,6 +49,7 @@ SPO_CHAIN = replace(
     token_weight=Improbable(0.9),
     plan=Plan(brancher=MonteCarlo(samples=2)),
 )
+ARPO = replace(GRPO, token_weight=EveryCopy(), plan=Plan(brancher=EntropyForks()))
 AEPO = replace(
     GRPO,
     surrogate=OpenClip(0.2, 0.28),
@@ -70,12 +72,17 @@ ABOUT: dict[str, About] = {
         "Likelihoods are those of all sampled tokens. More passes per batch, as there, are yours to set.",
         "a second implementation's notes; " + LOOPS),
     "GRPO_LAMBDA": entry(
-        "length costs only where a group succeeds often", "no arXiv id known to us", "lambda of the groups",
+        "length costs only where a group succeeds often", "2505.18086", "lambda of the groups",
         "The length term is a logistic of the standard score, a placeholder.", READING),
     "FAPO": entry(
         "a right answer by flawed reasoning earns nothing extra", "2510.22543", "the flaw penalty",
         "Who finds flaws is the world: it gives the reward component 'flawed', 1 where right and flawed.",
         READING),
+    "ADA_GRPO": entry(
+        "a rare way of answering earns more, less so with time", "2505.20258",
+        "TEAM-ARM/ARM core_algos.py, cosine decay",
+        "The format is whether a trajectory marks reasoning and whether it calls a tool; theirs are tags.",
+        "read from the authors' code; " + HAND),
     "STEP_GRPO": entry(
         "each turn's own reward, normalised among the same turns of the group", "2505.22095",
         "step-wise group normalisation", "A step is a turn by its number.", READING),
@@ -96,7 +103,7 @@ ABOUT: dict[str, About] = {
         "Half of each group stays; sample twice as many members. The noise is keyed, so runs repeat.",
         READING),
     "D3S": entry(
-        "the half of a group whose rewards differ most", "no arXiv id known to us",
+        "the half of a group whose rewards differ most", "2509.22115",
         "sample-level down-sampling", "The token level is TopEntropy; add it in token_weight.", READING),
     "DIFFICULTY": entry(
         "groups neither too hard nor too easy", "2504.03380", "balanced online filtering",
@@ -108,7 +115,7 @@ ABOUT: dict[str, About] = {
         "a bounded bonus for unlikely successes", "2510.06672", "the novelty term",
         "Without its allocation of rollouts and its solved examples in the prompt.", READING),
     "FISSION_GRPO": entry(
-        "recovery rollouts from a failure, compared with each other", "no arXiv id known to us",
+        "recovery rollouts from a failure, compared with each other", "2601.15625",
         "the recovery group",
         "The diagnosis is the world's own reply to the failure, theirs a simulator's. Turns that a branch "
         "inherited carry no loss.", READING),
@@ -118,6 +125,12 @@ ABOUT: dict[str, About] = {
         "Cut points are spread evenly over the turns; values are means over all that pass, and the "
         "continuations are learnt from too.",
         "read from the authors' code; " + LOOPS),
+    "ARPO": entry(
+        "branches where the policy became less sure, each learnt with its own advantage", "2507.19849",
+        "soft assignment",
+        "Shared turns are read once and weigh as many times as branches hold them. Without branches the "
+        "gradient is GRPO's. Forks look at the tokens after the reply.",
+        "read from the authors' code; equal to the branches learnt one by one on a true tree"),
     "AEPO": entry(
         "credit grows with entropy, the clip keeps its gradient", "2510.14545", "the update side",
         "The trajectory that is looked at first stays in the group. The column entropy comes with branching "

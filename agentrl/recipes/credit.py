@@ -99,7 +99,7 @@ ABOUT: dict[str, About] = {
         "Texts with difflib ratio 0.9; otherwise as GIGPO.",
         "figures of the authors' code on random batches; " + HAND),
     "HGPO": entry(
-        "step credit over nested histories", "no arXiv id known to us", "verl-agent recipe/hgpo",
+        "step credit over nested histories", "2602.22817", "verl-agent recipe/hgpo",
         "Figures within 1e-6 of zero are zero; two steps of history; a refused turn loses 0.1.",
         "figures of the authors' code on random batches; " + _WORKED),
     "IGPO": entry(
@@ -169,7 +169,7 @@ ABOUT: dict[str, About] = {
         "group mean, then whitening over the batch", "2501.03262", "the baseline variant",
         "Whitened over kept turns, theirs over tokens.", HAND),
     "MAX_RL": entry(
-        "deviation from the group mean over the group mean", "no arXiv id known to us", "the estimator",
+        "deviation from the group mean over the group mean", "2602.02710", "the estimator",
         "A group whose mean is not positive gets 0.", HAND),
     "NGRPO": entry(
         "a group and one imagined best member", "2509.18851",
@@ -177,7 +177,7 @@ ABOUT: dict[str, About] = {
         "The best reward is 1. It stands in every group, as in the code.",
         "figures of the authors' rule; " + HAND),
     "MC_GRPO": entry(
-        "median and median absolute deviation", "no arXiv id known to us", "lotusroot-kim/MC-GRPO",
+        "median and median absolute deviation", "2601.22582", "lotusroot-kim/MC-GRPO",
         "The deviation is at least 0.25: with binary rewards it is otherwise 0. The pivot is kept, at 0.",
         "from the authors' description; " + HAND),
     "BETA_NORM": entry(
@@ -185,10 +185,10 @@ ABOUT: dict[str, About] = {
         "changyi7231/BNPO bnpo_ray_trainer.py", "Population moments; BNPO in the paper.",
         "read from the authors' code; " + HAND),
     "DGPO_DIFFICULTY": entry(
-        "mean absolute deviation, harder tasks weigh more", "no arXiv id known to us", "MathForge",
+        "mean absolute deviation, harder tasks weigh more", "2601.20614", "MathForge",
         "The temperature 2 is a placeholder.", ABSTRACT),
     "GDPO_REWARDS": entry(
-        "each reward normalised in its group before they are added", "no arXiv id known to us",
+        "each reward normalised in its group before they are added", "2601.05242",
         "decoupled normalisation as verl and TRL have it",
         "The two rewards here are the environment's and the validity of actions: put in your own.", HAND),
     "CENTERED": entry(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agentrl.credit.advantage import Relative, one
+from agentrl.credit.refine import Confident
 from agentrl.learn.average import Balanced, group_mean, task_mean, trajectory_mean, trajectory_sum
 from agentrl.learn.penalty import Entropy, EntropyTarget, KlToOld, KlToReference, LikelihoodDrop
 from agentrl.learn.ratio import (
     BaseAndFibre,
     HolderRatio,
+    SentenceRatio,
     cumulative_ratio,
     least_prefix_ratio,
 )
@@ -20,12 +22,14 @@ from agentrl.learn.surrogate import (
     MixedClip,
     ProbabilityClip,
     RatioVariance,
+    SentenceClip,
     Soft,
     TowardTarget,
     importance,
+    reinforce,
 )
-from agentrl.learn.weight import EntropyChange, PlanTokens, TopEntropy
-from agentrl.recipes.about import ABSTRACT, GRADIENT, About, entry
+from agentrl.learn.weight import ConflictTokens, EntropyChange, PlanTokens, TopEntropy
+from agentrl.recipes.about import ABSTRACT, GRADIENT, HAND, About, entry
 from agentrl.recipes.base import GIGPO, GRPO
 
 CTPO = replace(GRPO, ratio=cumulative_ratio, surrogate=LogClip(0.2, 0.2, 0.5), average=trajectory_mean)
@@ -50,6 +54,14 @@ GRPO_KL = replace(GRPO, penalties=(KlToReference(0.04, "k3"),))
 GRPO_KL2 = replace(GRPO, penalties=(KlToReference(0.04, "k2"),))
 GRPO_ENTROPY = replace(GRPO, penalties=(Entropy(0.01),))
 ENTROPY_TARGET = replace(GRPO, penalties=(EntropyTarget(0.5),))
+SSPO = replace(GRPO, ratio=SentenceRatio(), surrogate=SentenceClip())
+GTPO = replace(
+    GRPO,
+    advantage=Confident(Relative()),
+    token_weight=ConflictTokens(),
+    surrogate=reinforce,
+    average=trajectory_mean,
+)
 GIGPO_SAPO = replace(GIGPO, surrogate=Soft(1.0, 1.05), penalties=(LikelihoodDrop(0.1),))
 
 
@@ -59,11 +71,11 @@ ABOUT: dict[str, About] = {
         "The window 0.2 sqrt(t) counts sampled tokens that carry loss.",
         "a fork with the authors' code; " + GRADIENT),
     "HOLDER_PO": entry(
-        "one ratio per stream, a power mean", "no arXiv id known to us", "YihangChen9/HolderPO core_algos.py",
+        "one ratio per stream, a power mean", "2605.12058", "YihangChen9/HolderPO core_algos.py",
         "Power 0.5 and the window 0.2 are fixed; any number may be a schedule.",
         "read from the authors' code; limits at power 0 and 1"),
     "MIN_PRO": entry(
-        "each ratio times the least before it", "no arXiv id known to us", "minimal prefix ratio",
+        "each ratio times the least before it", "2601.22718", "minimal prefix ratio",
         "The least is a constant, details of the objective not seen.", ABSTRACT),
     "FIBER_PO": entry(
         "bounded stream ratio and bounded distance of tokens from it", "2603.08239", "two levels",
@@ -77,22 +89,22 @@ ABOUT: dict[str, About] = {
         "lime-RL/DCPO core_algos.py", "Without its smoothed advantages, which need statistics of past steps.",
         "read from the authors' code; " + GRADIENT),
     "ETR": entry(
-        "a clip window that grows with the advantage", "no arXiv id known to us", "elastic trust region",
+        "a clip window that grows with the advantage", "2601.03723", "elastic trust region",
         "The term of the group's variance is left out; 0.5 is a placeholder.", ABSTRACT),
     "BPO": entry(
         "ratios pulled to a bounded target", "2604.18578", "the bounded ratio target",
         "Absolute distance; 0.1 for rewards of order 1.", "third-party notes; " + GRADIENT),
     "R2VPO": entry(
-        "no clip, the variance of ratios as cost", "no arXiv id known to us", "ratio-variance regularisation",
+        "no clip, the variance of ratios as cost", "2601.03320", "ratio-variance regularisation",
         "The multiplier is constant, theirs follows a dual step.", ABSTRACT),
     "DHPO": entry(
-        "token and sequence ratios, clipped apart and mixed", "no arXiv id known to us", "average mixing",
+        "token and sequence ratios, clipped apart and mixed", "2601.05607", "average mixing",
         "Half each; pessimistic clip in both.", ABSTRACT),
     "TOP_ENTROPY": entry(
         "gradient on the fifth of tokens with the highest entropy", "2506.01939", "forking tokens",
         "Needs the column entropy. The quantile is over the batch.", "as in TRL; hand-derived values"),
     "STEER": entry(
-        "less weight where entropy would change most", "no arXiv id known to us",
+        "less weight where entropy would change most", "2510.10150",
         "zz-haooo/STEER core_algos.py",
         "Needs the column entropy. Weights are set before the update, not at each step.",
         "read from the authors' code; hand-derived values"),
@@ -101,7 +113,7 @@ ABOUT: dict[str, About] = {
         "Needs token spans: planning tokens are those of the role think.", "our reading of the abstract; "
         "hand-derived values"),
     "BALANCED": entry(
-        "positive and negative tokens averaged apart", "no arXiv id known to us", "balanced aggregation",
+        "positive and negative tokens averaged apart", "2605.04077", "balanced aggregation",
         "Signs are those of tokens.", "our reading of the abstract; hand-derived values"),
     "GROUP_MEAN": entry(
         "every group weighs the same", "2402.03300", "GRPO", "Ours: tokens of a group weigh the same.",
@@ -115,7 +127,7 @@ ABOUT: dict[str, About] = {
         "0.1 is a placeholder; advantages are read per token. It needs several steps per batch to act.",
         ABSTRACT),
     "MDPO": entry(
-        "no clip, a KL term to the policy before the update", "no arXiv id known to us", "mirror descent",
+        "no clip, a KL term to the policy before the update", "2005.09814", "mirror descent",
         "A constant step size; two passes.", ABSTRACT),
     "GRPO_KL": entry(
         "GRPO with the paper's KL term", "2402.03300", "eq. 3 and 4", "Tokens are averaged over the batch.",
@@ -129,6 +141,17 @@ ABOUT: dict[str, About] = {
     "ENTROPY_TARGET": entry(
         "GRPO held near an entropy", "2402.03300", "eq. 3", "The squared distance is ours.",
         "gradient tests"),
+    "SSPO": entry(
+        "one ratio per sentence, a clip window that grows with the sentence's entropy", "2511.04256",
+        "sentence-level ratio and clip",
+        "A sentence ends at a token with one of . , ; : ! ? or a line break. Bounds are times its mean "
+        "entropy over that of the batch, within 1/2 and 2: our reading.", ABSTRACT),
+    "GTPO": entry(
+        "what successes and failures share is not punished, unsure ones are left out", "2508.03772",
+        "winstonsmith1897/GTPO gtpo_training.py",
+        "Positions count the sampled tokens of a trajectory. A group of equal rewards gives nothing; a "
+        "completion is not divided by its number of shared tokens.",
+        "read from the authors' code; " + HAND),
     "GIGPO_SAPO": entry(
         "step credit, soft gate, no falling likelihoods", "2505.10978", "a mix of ours",
         "Shows that parts compose.", "gradient tests"),

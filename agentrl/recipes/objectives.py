@@ -37,7 +37,7 @@ _EACH = "Groups of equal rewards are dropped; the objective is averaged over gro
 
 ABOUT: dict[str, About] = {
     "REAL": entry(
-        "a group's successes against its failures, as labels", "no arXiv id known to us",
+        "a group's successes against its failures, as labels", "2602.05630",
         "rewards as labels", _EACH, "as ms-swift documents it; " + LOOPS),
     "DISCO": entry(
         "each success against the softest of the failures", "2505.12366",
@@ -51,7 +51,7 @@ ABOUT: dict[str, About] = {
         "Task weights and the straight-through floor are from memory.",
         "on-policy equal to GRPO, as its authors show; " + LOOPS),
     "TRPA": entry(
-        "better members preferred to worse ones, near the old policy", "no arXiv id known to us",
+        "better members preferred to worse ones, near the old policy", "2504.04524",
         "preference with a trust region", _EACH + "Levels are totals; 0.1 is a placeholder.", READING),
     "COPG": entry(
         "contrast of pairs with regularised rewards", "2406.19185", "the contrastive objective",

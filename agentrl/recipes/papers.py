@@ -19,7 +19,7 @@ TABLE = """
 1|StoSignSGD||optimizer: its noise is not in the abstract; Lion is here
 2|Scaf-GRPO||hints in the prompt are the rollout's: an outline in tiers has to come with the tasks
 3|RiskPO||needs bundles of tasks and running quantiles whose constants are not published in the abstract
-4|POISE||needs hidden states of the model
+4|POISE||2605.07579: a probe on hidden states of the policy; a critic here is a copy of its trunk
 5|ETR|ETR|without the term of the group's variance
 6|EMPO||needs an equivalence of free answers; a world may give cluster shares as its reward
 7|CAPO (curvature)||needs gradients of single tokens
@@ -34,11 +34,11 @@ TABLE = """
 16|D3S|D3S,TOP_ENTROPY|
 17|MC-GRPO|MC_GRPO|
 18|POAD|POAD|
-19|PIPO||a second update on the previous batch: a hook of the loop that the run has not
+19|PIPO||2604.00860: a second update on the previous batch; its reward of improvement was not to be read
 20|FATE||repairs proposed by the policy and scored on several goals
 21|FAPO|FAPO|
 22|ADORA||its weights are not in the abstract
-23|GTPO||compares token ids of single answers position by position; of trajectories they do not line up
+23|GTPO|GTPO|
 24|GRPO-VPS|IGPO|the same signal inside one answer; here between turns
 25|CONSCIENTIA|KTO|the loss; red and blue teams are worlds
 26|EXPO||unrelated: continuous control
@@ -119,16 +119,16 @@ TABLE = """
 101|CaRL||a reward of a world
 102|DynGroupNet||unrelated: sports
 103|Survey RL||a survey
-104|SSPO||one ratio per sentence; the column of sentences is not read by a ratio yet
+104|SSPO|SSPO|
 105|80/20|TOP_ENTROPY|
-106|ROVER||learns values from logits
+106|ROVER||2509.24981: its target is a mean over the vocabulary; losses here see drawn tokens
 107|AutoVLA||driving; thinking only where needed
 108|STEER|STEER|
 109|MultiRole-R1||a reward over texts of the group
 110|Lite PPO|LITE_PPO|
 111|Online difficulty filter|DIFFICULTY|without refill
 112|LLDS|LLDS|
-113|ARPO|ARPO_HARD|credit; branching is the rollout's
+113|ARPO|ARPO,ARPO_HARD|
 114|ASearcher||a system for long searches
 115|BroRL||hundreds of rollouts: a setting, rl.members
 116|IGPO|IGPO,IGPO_JOINT|
@@ -179,7 +179,7 @@ TABLE = """
 161|Perceval||needs a checker of spans
 162|IndexTTS||unrelated: speech
 163|TEMPO|TEMPO|
-164|Ada-GRPO||needs a format label of each answer
+164|Ada-GRPO|ADA_GRPO|
 165|Co-GRPO||diffusion
 166|Train long, think short||a schedule of token budgets in a reward of a world
 167|SAGE||hints in the prompt are the rollout's

@@ -18,6 +18,7 @@ from agentrl.trajectory.batch import (
     GOLD_LOGPROB_FINAL,
     LOGPROB_BEFORE_UPDATE,
     REFERENCE_LOGPROB,
+    SENTENCE,
     VALUE,
     Batch,
     Column,
@@ -195,7 +196,7 @@ def _check_measured(
     algorithm: Algorithm, trajectory: Trajectory, column: Column, error: MissingColumnError
 ) -> None:
     """Raise where a run does not measure the column that an algorithm reads."""
-    if column in (REFERENCE_LOGPROB, LOGPROB_BEFORE_UPDATE, ENTROPY):
+    if column in (REFERENCE_LOGPROB, LOGPROB_BEFORE_UPDATE, ENTROPY, SENTENCE):
         return
     if column == VALUE and algorithm.critic is not None:
         return

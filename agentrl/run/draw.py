@@ -48,6 +48,12 @@ class Draw:
         chosen = {item.id for group in self.groups for item in group}
         return tuple(item for item in self.harvest.trajectories if item.id not in chosen)
 
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens that the policy drew for the step; what a branch inherits was drawn by its parent."""
+        own = (turn for item in self.harvest.trajectories for turn in item.turns[item.branch_turn or 0 :])
+        return sum(len(turn.tokens) for turn in own if turn.tokens is not None)
+
     def fresh(self, batch: Batch) -> Batch:
         """Return the part of the packed trajectories that this step has played."""
         return batch.select(range(sum(map(len, self.groups)))) if self.replayed else batch

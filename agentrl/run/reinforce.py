@@ -17,6 +17,7 @@ from agentrl.learn.belief import answers_of, with_beliefs
 from agentrl.learn.gradient import streams_with_loss
 from agentrl.learn.loss import prepare, sum_of
 from agentrl.learn.probes import streams_of
+from agentrl.learn.sentences import with_sentences
 from agentrl.run.curve import evaluate_curve
 from agentrl.run.draw import draw
 from agentrl.run.jobs import (
@@ -36,6 +37,7 @@ from agentrl.trajectory.batch import (
     GOLD_LOGPROB_FINAL,
     LOGPROB_BEFORE_UPDATE,
     REFERENCE_LOGPROB,
+    SENTENCE,
     VALUE,
 )
 from agentrl.trajectory.pack import pack
@@ -88,10 +90,14 @@ def reinforce(bench: Bench, tell: Callable[[float, float], None] | None = None) 
 
 
 def _remember(bench: Bench, drawn: Draw, batch: Batch) -> None:
-    """Count what was played in the ledger: no replay, and also what was set aside."""
+    """Count what was played: no replay, and also what was set aside."""
     ledger = bench.state.ledger.record(drawn.fresh(batch))
     aside = drawn.set_aside
-    bench.state = replace(bench.state, ledger=ledger.record(pack(aside)) if aside else ledger)
+    bench.state = replace(
+        bench.state,
+        ledger=ledger.record(pack(aside)) if aside else ledger,
+        sampled_tokens=bench.state.sampled_tokens + drawn.sampled_tokens,
+    )
 
 
 def measured(bench: Bench, algorithm: Algorithm, batch: Batch) -> Batch:
@@ -113,6 +119,8 @@ def measured(bench: Bench, algorithm: Algorithm, batch: Batch) -> Batch:
         for column, values in ((LOGPROB_BEFORE_UPDATE, own.logprob), (ENTROPY, own.entropy)):
             batch = batch.with_column(column, values) if column in reads else batch
         batch = with_beliefs(batch, [own.beliefs]) if believes else batch
+    if SENTENCE in reads:
+        batch = with_sentences(batch, bench.renderer.decode)
     if bench.critic is not None:
         asked = MeasureValues(batch, streams, bench.critic.weights(), settings.micro_tokens)
         batch = batch.with_column(VALUE, measure_values_on(bench.crew, asked))
@@ -202,6 +210,7 @@ def report(
         "step": step,
         "seconds": bench.seconds,
         "cpu_seconds": bench.state.cpu_seconds["rl"],
+        "sampled_tokens": bench.state.sampled_tokens,
         "success": float((batch.success == 1).mean()) if batch.num_trajectories else 0.0,
         "reward": float(batch.episode_reward.mean()) if batch.num_trajectories else 0.0,
         "turns": batch.num_turns / max(batch.num_trajectories, 1),
@@ -281,11 +290,18 @@ def _weights(bench: Bench) -> torch.Tensor | None:
 
 
 def _progress(bench: Bench, step: int) -> float:
-    settings = bench.settings.rl
-    spent = bench.state.cpu_seconds.get("rl", 0.0) / settings.cpu_seconds if settings.cpu_seconds else 0.0
-    return max(step / settings.steps, spent)
+    return max(step / bench.settings.rl.steps, _share_spent(bench))
 
 
 def _spent(bench: Bench) -> bool:
-    limit = bench.settings.rl.cpu_seconds
-    return bool(limit) and bench.state.cpu_seconds.get("rl", 0.0) >= limit
+    return _share_spent(bench) >= 1.0
+
+
+def _share_spent(bench: Bench) -> float:
+    """The share spent of the tighter bound on CPU-seconds and sampled tokens; 0 where neither is set."""
+    settings, state = bench.settings.rl, bench.state
+    bounds = (
+        (state.cpu_seconds.get("rl", 0.0), settings.cpu_seconds),
+        (state.sampled_tokens, settings.sampled_tokens),
+    )
+    return max((spent / most for spent, most in bounds if most), default=0.0)

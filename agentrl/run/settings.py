@@ -66,6 +66,7 @@ class ModelSettings(Settings):
     vocabulary: Count = 1024
     whole_names: bool = True
     phrase_share: Share = 0.001
+    single_digits: bool = False
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelSettings:
@@ -118,8 +119,9 @@ class ReinforcementSettings(Settings):
 
     `optimizer` replaces the algorithm's own where it is given, `critic_optimizer` that of its critic.
     `answer_lead` is written before what the protocol writes, where the belief in a gold answer is measured.
-    `optimizer` replaces the algorithm's own where it is given, and `plan` slots of its plan, for example
-    `plan.brancher = { part = "Expand", trees = 2 }`; see `agentrl.run.slots.with_slots`.
+    `plan` replaces slots of its plan, for example `plan.brancher = { part = "Expand", trees = 2 }`; see
+    `agentrl.run.slots.with_slots`. The phase ends after `steps`, or sooner, once `cpu_seconds` are spent or
+    `sampled_tokens` drawn; 0 sets no such bound.
     """
 
     algorithm: str = "GIGPO"
@@ -137,6 +139,7 @@ class ReinforcementSettings(Settings):
     most_invalid: Share = 0.1
     most_skipped: Whole = 20
     cpu_seconds: Annotated[float, Field(ge=0.0)] = 0.0
+    sampled_tokens: Whole = 0
 
 
 class ControlSettings(Settings):

@@ -27,6 +27,7 @@ class RunState:
         best: success and step of the best curve evaluation of the reinforcement phase.
         ledger: running statistics of tasks; `empty_batches`: batches of which nothing was learned.
         dealt: tasks that the sampler has dealt.
+        sampled_tokens: tokens that the policy has drawn in reinforcement.
     """
 
     phase: str = "warm_start"
@@ -38,6 +39,7 @@ class RunState:
     ledger: Ledger = field(default_factory=Ledger)
     empty_batches: int = 0
     dealt: int = 0
+    sampled_tokens: int = 0
 
     def spend(self, phase: str, seconds: float) -> RunState:
         """Return the state after `seconds` more CPU-seconds of a phase."""

@@ -4,7 +4,8 @@ A state waits at its channel. A cell comes with its own streams and with a chann
 it, reports there, and waits there as the next state. The state before is untouched, so a cell that is killed
 costs nothing, and two cells may start from one state. Threads and children of a cell do not outlive it.
 
-Nothing here is trusted: whatever a program does to these processes, it does to its own session.
+Nothing here is trusted: whatever a program does to these processes, it does to its own session. Where other
+sessions or snapshots stand on a state, its cells run in Landlock domains of their own and reach none of them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, NoReturn, TypedDict
 
-from agentrl.sandbox import script
+from agentrl.sandbox import landlock, script
 
 if TYPE_CHECKING:
     import types
@@ -32,13 +33,14 @@ class Cell(TypedDict):
     """What the host sends for one cell.
 
     `seed` reseeds the generators before the cell, None leaves them; `restore` lays out the files that this
-    state saved.
+    state saved; `apart` shuts the cell off from the other states.
     """
 
     code: str
     number: int
     seed: int | None
     restore: bool
+    apart: bool
 
 
 def serve(channel: socket.socket, setup: str, seed: int) -> NoReturn:
@@ -47,7 +49,7 @@ def serve(channel: socket.socket, setup: str, seed: int) -> NoReturn:
     main = script.new_main()
     script.run_source(setup, "setup", main, echo=False)
     script.reseed(seed)
-    _State(channel, main).serve()
+    _State(channel, main, os.getcwd()).serve()  # noqa: PTH109  # no pathlib in a child
 
 
 class _State:
@@ -55,12 +57,14 @@ class _State:
 
     Attributes:
         channel: where cells come from.
+        home: the work folder.
         files: what the work folder held when it was saved, by path; None before.
     """
 
-    def __init__(self, channel: socket.socket, main: types.ModuleType) -> None:
+    def __init__(self, channel: socket.socket, main: types.ModuleType, home: str) -> None:
         self.channel = channel
         self.main = main
+        self.home = home
         self.files: dict[str, bytes | None] | None = None
         self.cell = 0
         self.started = 0
@@ -76,7 +80,7 @@ class _State:
             if not word:
                 os._exit(0)
             if word == b"save":
-                self.files = _saved()
+                self.files = _saved(self.home)
                 self._tell({"saved": True})
             elif word == b"cell" and len(fds) == 5:
                 self._fork(fds)
@@ -112,6 +116,7 @@ class _State:
         os.close(ended)
 
     def _become_next(self, fds: list[int]) -> None:
+        script.mend()
         payload, *streams, channel = fds
         self.channel.close()
         self.channel = socket.socket(fileno=channel)
@@ -121,11 +126,17 @@ class _State:
         with open(payload, "rb") as file:  # noqa: PTH123  # a descriptor
             cell: Cell = json.loads(file.read())
         _redirect(streams)
+        script.open_streams()
+        if cell["apart"]:
+            # Beyond the kernel's depth of domains, and where it has none, branches stay within reach.
+            with contextlib.suppress(OSError):
+                landlock.confine()
         if cell["restore"] and self.files is not None:
-            _laid_out(self.files)
+            _laid_out(self.files, self.home)
         if cell["seed"] is not None:
             script.reseed(cell["seed"])
         own = os.getpid()
+        self._tell({"begun": True})
         code = script.run_source(cell["code"], f"cell {cell['number']}", self.main, echo=True)
         script.flush()
         if os.getpid() != own:  # a child of the cell that fell out of it: only the cell itself goes on
@@ -158,16 +169,15 @@ def _redirect(streams: list[int]) -> None:
         os.close(stream)
 
 
-def _folders() -> list[str]:
-    home = os.environ.get("HOME", ".")
-    return [home, *(["/tmp"] if home == "/work" else [])]
+def _folders(home: str) -> list[str]:
+    return [home, *(["/tmp", "/dev/shm"] if home == "/work" else [])]
 
 
-def _saved() -> dict[str, bytes | None]:
+def _saved(home: str) -> dict[str, bytes | None]:
     """Read the files of the session; None stands for a folder."""
     found: dict[str, bytes | None] = {}
-    for home in _folders():
-        for folder, folders, names in os.walk(home):
+    for top in _folders(home):
+        for folder, folders, names in os.walk(top):
             folders[:] = [name for name in folders if not os.path.ismount(f"{folder}/{name}")]
             for name in folders:
                 found[f"{folder}/{name}"] = None
@@ -179,9 +189,9 @@ def _saved() -> dict[str, bytes | None]:
     return found
 
 
-def _laid_out(files: dict[str, bytes | None]) -> None:
-    for home in _folders():
-        for entry in os.scandir(home):
+def _laid_out(files: dict[str, bytes | None], home: str) -> None:
+    for top in _folders(home):
+        for entry in os.scandir(top):
             if os.path.ismount(entry.path):  # where an interpreter lies
                 continue
             if entry.is_dir(follow_symlinks=False):

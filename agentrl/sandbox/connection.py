@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Self
 
 from agentrl.errors import SandboxUnavailable
 from agentrl.sandbox.inmate import ENVIRONMENT
+from agentrl.sandbox.reasons import Used, reason
 from agentrl.sandbox.removal import remove_soon
 from agentrl.sandbox.result import ExecutionResult, Status, Tier
 from agentrl.sandbox.scratch import scratch
-from agentrl.sandbox.verdict import INSIDE
+from agentrl.sandbox.verdict import INSIDE, OUT_OF_MEMORY
 
 if TYPE_CHECKING:
     from agentrl.sandbox.streams import Streams
@@ -167,25 +168,32 @@ def result_of(said: dict[str, object], streams: Streams, wall: float, tier: Tier
     """Put together what the supervisor said and what was drained."""
     out, err = streams.texts()
     code, layers = said.get("returncode"), said.get("layers")
+    used = Used(wall, int(str(said.get("peak_memory", 0))), streams.written())
+    status = _status(str(said.get("status", "infra_error")), err, streams, used)
+    number = int(str(said.get("signal", 0)))
     return ExecutionResult(
-        status=_status(str(said.get("status", "infra_error")), err, flooded=streams.flooded),
+        status=status,
         returncode=code if isinstance(code, int) else None,
         stdout=out,
         stderr=err,
-        signal=int(str(said.get("signal", 0))),
+        signal=number,
         truncated=streams.cut(),
         wall_seconds=wall,
         cpu_seconds=float(str(said.get("cpu_seconds", 0))),
-        peak_memory=int(str(said.get("peak_memory", 0))),
+        peak_memory=used.peak_memory,
         tier=tier,
         layers=tuple(str(item) for item in layers) if isinstance(layers, list) else (),
-        message=str(said.get("message", "")),
+        message=str(said.get("message") or reason(status, streams.limits, used, number)),
         state_lost=said.get("lost") is True,
     )
 
 
-def _status(said: str, err: str, *, flooded: bool) -> Status:
-    if flooded and said in {"killed", "ok", "error"}:
+def _status(said: str, err: str, streams: Streams, used: Used) -> Status:
+    if streams.flooded and said in {"killed", "ok", "error"}:
         return Status.OUTPUT_LIMIT
     last = err.rstrip().rsplit("\n", 1)[-1]
-    return Status.MEMORY if said == "error" and last.startswith("MemoryError") else Status(said)
+    if said != "error":
+        return Status(said)
+    # Other interpreters that a program starts say no more than their error.
+    much = last.startswith("MemoryError") and 2 * used.peak_memory > streams.limits.memory
+    return Status.MEMORY if much or last == OUT_OF_MEMORY else Status.ERROR

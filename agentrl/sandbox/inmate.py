@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONHASHSEED": "0",
+    "MALLOC_ARENA_MAX": "1",  # every thread would reserve an arena of the limit on memory
 }
 INSTEAD_OF_NAMESPACE = 256
 _PROCESSORS = os.cpu_count() or 1

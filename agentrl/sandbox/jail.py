@@ -102,6 +102,9 @@ class Sandbox:
         """
         asked = Program(program) if isinstance(program, str) else program
         within = limits or self.limits
+        refusal = _refusal(asked, within)
+        if refusal:
+            return ExecutionResult(Status.INFRA_ERROR, tier=self.tier, message=refusal)
         with self._slots, Streams(within) as streams:
             began = time.monotonic()
             try:
@@ -132,10 +135,13 @@ class Sandbox:
         """Open a persistent Python session in a jail of its own.
 
         Raises:
-            SandboxError: the sandbox was closed, or the session did not start.
+            SandboxError: the sandbox was closed, the session did not start, or its files are too large.
         """
         within = limits or self.limits
         program = Program(files=files or {}, seed=seed, setup=setup)
+        refusal = _refusal(program, within)
+        if refusal:
+            raise SandboxError(refusal)
         request = {**_request(program, within), "session": True}
         return JailSession(lambda: self._begin(request, []), within, self.tier, self._slots)
 
@@ -200,6 +206,17 @@ def _jail(tier: str) -> Tier:
         names = ", ".join(repr(str(each)) for each in CHOICES)
         raise SandboxUnavailable(f"{tier!r} is no tier of the jail; there are 'auto', {names}.")
     return Tier(tier)
+
+
+def _refusal(program: Program, limits: Limits) -> str:
+    """Say why a program is not begun: the caller's files that its limit does not hold are not its fault."""
+    size = program.size()
+    if size <= limits.disk:
+        return ""
+    return (
+        f"the files of the program take {size:,} bytes, and its limit is {limits.disk:,} (disk); "
+        "raise the limit or give fewer files"
+    )
 
 
 def _request(program: Program, limits: Limits) -> dict[str, object]:

@@ -40,22 +40,40 @@ class Order(TypedDict):
 
 @dataclass
 class State:
-    """A process that waits with the variables of a session; `started` counts the cells that began from it."""
+    """A process that waits with the variables of a session.
+
+    Attributes:
+        started: how many cells began from it.
+        ended: whether it was killed from here.
+    """
 
     channel: socket.socket
     pid: int
     pidfd: int
     started: int = 0
+    ended: bool = False
 
     def thaw(self) -> None:
         """Let it run."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGCONT)
 
-    def drop(self) -> None:
-        """End it."""
+    def end(self) -> None:
+        """Kill it."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self.ended = True
+
+    def has_ended(self) -> bool:
+        """Say whether it is gone, or going."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        poll.register(self.channel, select.POLLHUP)  # which a process that is ending closes first
+        return self.ended or bool(poll.poll(0))
+
+    def drop(self) -> None:
+        """End it and forget it."""
+        self.end()
         os.close(self.pidfd)
         self.channel.close()
 
@@ -68,7 +86,12 @@ class Said(NamedTuple):
 
 
 class Lost(Exception):
-    """The program destroyed its own session; the message says how."""
+    """The program destroyed its whole session; the message says how."""
+
+
+ENDED = "the process that held the variables has ended, by what the program did in this cell or before"
+UNDONE = "the cell's process ended before the cell did; the variables are as they were before it"
+STUCK = "no cell begins any more, by what the program did before"
 
 
 class Keeper:
@@ -98,7 +121,14 @@ class Keeper:
                 answer = self._obey(json.loads(data), fds)
             except Lost as lost:
                 return {"status": "killed", "lost": True, "message": str(lost), "layers": self._layers}
-            self.host.send(json.dumps(answer).encode())
+            self.host.send(json.dumps({**answer, "gone": self._gone()}).encode())
+
+    def _gone(self) -> list[int]:
+        """Drop the states that have ended, and return them; another branch may have done it."""
+        gone = [number for number, state in self.states.items() if state.has_ended()]
+        for number in gone:
+            self.states.pop(number).drop()
+        return gone
 
     def _why_not(self) -> str:
         return str(self.jail.end().get("infra", "the first process of the session did not start"))
@@ -115,14 +145,15 @@ class Keeper:
         return {**self._cell(state, order, fds), "layers": self._layers}
 
     def _save(self, state: State) -> dict[str, object]:
+        """Let a state save its files; one that does not is of no use any more."""
         state.thaw()
         with contextlib.suppress(OSError):
             state.channel.send(b"save")
-        said = self._wait(state.channel, "saved")
+        saved = self._wait(state.channel, "saved") is not None
+        if not saved:
+            state.end()
         self._freeze()
-        if said is None:
-            raise Lost("the session did not save its files in time")
-        return {"saved": True}
+        return {"saved": saved}
 
     def _cell(self, state: State, order: Order, fds: list[int]) -> dict[str, object]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -138,18 +169,15 @@ class Keeper:
         base: dict[str, object] = {"cpu_seconds": ran.cpu, "peak_memory": ran.peak}
         if said is None or not self._adopt(ours, said.pid):
             ours.close()
+            if ran.stuck:
+                state.end()
             self._freeze()
-            self._still_there(state)
+            if state.has_ended():
+                why = STUCK if ran.stuck else ENDED
+                return {**base, "status": "killed", "message": why}
             return {**base, **verdict, "state": order["state"]}
         self._freeze()
         return {**base, **verdict, "state": self._next - 1}
-
-    def _still_there(self, state: State) -> None:
-        ended = select.poll()
-        ended.register(state.pidfd, select.POLLIN)
-        ended.register(state.channel, select.POLLHUP)  # which a process that is ending closes first
-        if ended.poll(0):
-            raise Lost("the program ended the process that held its variables")
 
     def _adopt(self, channel: socket.socket, pid: int) -> bool:
         try:
@@ -173,7 +201,7 @@ class Keeper:
 
     def _freeze(self) -> None:
         """Stop every state and end everything else."""
-        keep = [tree.inner_pid(state.pid) for state in self.states.values()]
+        keep = [tree.inner_pid(state.pid) for state in self.states.values() if not state.has_ended()]
         with contextlib.suppress(OSError):
             self.jail.orders.send(json.dumps({"keep": keep}).encode())
         poll = select.poll()
@@ -201,6 +229,7 @@ class _Run:
 
     Attributes:
         peak: bytes of the whole session, as polled; `cpu` seconds of the cell's own processes.
+        stuck: whether the cell ended before the program's code began.
     """
 
     def __init__(self, keeper: Keeper, own: socket.socket, before: State, order: Order) -> None:
@@ -217,6 +246,7 @@ class _Run:
             self._poll.register(item, select.POLLIN)
         self.peak = 0
         self.cpu = 0.0
+        self._begun = self.stuck = False
 
     def outcome(self) -> tuple[dict[str, object], Said | None]:
         """Wait for the end; return the verdict, and what the new state said if there is one."""
@@ -234,7 +264,7 @@ class _Run:
             if not self._channels:
                 why = "killed"
             if why or left <= 0:
-                return stopped(why or "timeout"), None
+                return stopped(why or "timeout", self._order["processes"]), None
 
     def _heard(self, ready: dict[int, int]) -> tuple[dict[str, object], Said | None] | None:
         for number in ready.keys() & self._channels.keys():
@@ -243,11 +273,22 @@ class _Run:
             if said is None:
                 self._poll.unregister(number)
                 del self._channels[number]
+            elif channel is self._own and "begun" in said.message:
+                self._begun = True
             elif channel is self._own:
                 return exited(_number(said.message.get("end")) & 255), said
             elif said.message.get("cell") == self._cell:
-                return ended(_number(said.message.get("wait"))), None
+                self.stuck = not self._has_begun()
+                return {**ended(_number(said.message.get("wait"))), "message": UNDONE}, None
         return None
+
+    def _has_begun(self) -> bool:
+        """Say whether the cell's process said so before it ended."""
+        own = self._own.fileno()
+        if not self._begun and own in self._channels and own in dict(self._poll.poll(0)):
+            said = heard(self._own)
+            self._begun = said is not None and "begun" in said.message
+        return self._begun
 
     def _called(self) -> str:
         if not self._host.recv(16):

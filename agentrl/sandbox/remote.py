@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING, Self, cast
 
 from agentrl.errors import ConfigError, SandboxError
-from agentrl.sandbox.result import ExecutionResult, Limits, Program, Status, Tier
+from agentrl.sandbox.reasons import Used, reason
+from agentrl.sandbox.result import ExecutionResult, Limits, Program, Status, Tier, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,6 +159,7 @@ class RemoteSession:
         Raises:
             SandboxError: the session was closed, or there is input, which the server cannot give to a cell.
         """
+        check_text("the code of a cell", code)
         if self._closed:
             raise SandboxError("the session was closed. Open another one.")
         if stdin:
@@ -253,13 +255,15 @@ def _result(
     last = err.rstrip().rsplit("\n", 1)[-1]
     if status is Status.ERROR and last.startswith("MemoryError"):
         status = Status.MEMORY
+    number = -code if code is not None and code < 0 else 0
     return ExecutionResult(
         status=status,
         returncode=code if code is not None and code >= 0 else None,
         stdout=full[0][:kept].decode("utf-8", "replace"),
         stderr=full[1][:kept].decode("utf-8", "replace"),
-        signal=-code if code is not None and code < 0 else 0,
+        signal=number,
         truncated=(max(0, len(full[0]) - kept), max(0, len(full[1]) - kept)),
         wall_seconds=wall,
         tier=Tier.REMOTE,
+        message=reason(status, limits, Used(wall, 0, sum(map(len, full))), number),
     )

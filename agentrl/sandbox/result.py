@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MIB = 1 << 20
+MOST_SECONDS = 1_000_000
+MOST_BYTES = 1 << 60
 
 
 class Status(StrEnum):
@@ -58,9 +58,9 @@ class Limits:
     output: int = 8 * MIB
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value > 0:
-                raise ValueError(f"{name} of the limits must be > 0; got {value!r}.")
+        check_number("wall_seconds of the limits", self.wall_seconds, MOST_SECONDS)
+        for name in ("memory", "disk", "processes", "kept_output", "output"):
+            check_whole(f"{name} of the limits", getattr(self, name), 1, MOST_BYTES)
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,26 @@ class Program:
     seed: int = 0
     setup: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("code", "stdin", "setup"):
+            check_text(f"{name} of a program", getattr(self, name))
+        check_whole("the seed of a program", self.seed)
+        files: object = self.files
+        if not isinstance(files, Mapping):
+            raise TypeError(f"files of a program map paths to texts; got {files!r:.60}.")
+        for path, content in self.files.items():
+            check_text("the path of a file", path)
+            check_text(f"the content of the file {path!r}", content)
+        argv: object = self.argv
+        if not isinstance(argv, tuple | list):
+            raise TypeError(f"argv of a program is a tuple of words; got {argv!r:.60}. Split it into words.")
+        for word in self.argv:
+            check_text("a word of a command", word)
+
+    def size(self) -> int:
+        """Return the bytes of its files."""
+        return sum(len(content.encode("utf-8", "replace")) for content in self.files.values())
+
 
 class Verdict(StrEnum):
     """What a grader found. Only `CORRECT` and `WRONG` are rewards; the others are counted apart."""
@@ -156,6 +176,29 @@ class Grade:
     def reward(self) -> float | None:
         """The score, or None where the grader cannot tell: mask or count it, never take it for 0."""
         return self.score if self.verdict in {Verdict.CORRECT, Verdict.WRONG} else None
+
+
+def check_text(what: str, value: object) -> None:
+    """Raise `TypeError` where a value is no text."""
+    if not isinstance(value, str):
+        hint = " Decode it first." if isinstance(value, bytes | bytearray) else ""
+        raise TypeError(f"{what} must be a text; got {value!r:.60}.{hint}")
+
+
+def check_number(what: str, value: object, most: float) -> None:
+    """Raise `TypeError` or `ValueError` where a value is no number above 0 and up to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{what} must be a number; got {value!r:.60}.")
+    if not math.isfinite(value) or not 0 < value <= most:
+        raise ValueError(f"{what} must be > 0 and at most {most:,}; got {value!r:.60}.")
+
+
+def check_whole(what: str, value: object, least: float = -math.inf, most: float = math.inf) -> None:
+    """Raise `TypeError` or `ValueError` where a value is no whole number from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be a whole number; got {value!r:.60}.")
+    if not least <= value <= most:
+        raise ValueError(f"{what} must be from {least:,} to {most:,}; got {value!r:.60}.")
 
 
 def is_text(value: object) -> bool:

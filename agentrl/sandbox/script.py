@@ -4,33 +4,58 @@ from __future__ import annotations
 
 import ast
 import atexit
+import builtins
 import contextlib
 import linecache
+import opcode
 import os
 import random
 import sys
 import threading
 import traceback
 import types
-from typing import NoReturn
+from typing import NoReturn, TextIO
+
+from agentrl.sandbox.verdict import OUT_OF_MEMORY
+
+_BUILTINS = builtins.__dict__
+_OWN_BUILTINS = dict(_BUILTINS)
+_MODULES, _OWN_MODULES = sys.modules, dict[str, types.ModuleType]()
+_STREAMS: list[TextIO] = []
+_opened, _written = open, os.write
+_RAISE = opcode.opmap["RAISE_VARARGS"]
 
 
 def new_main() -> types.ModuleType:
     """Make an empty `__main__` and put it in place."""
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = __builtins__
-    sys.modules["__main__"] = main
+    _MODULES["__main__"] = main
+    _OWN_MODULES.update(_MODULES)
     sys.argv = ["main.py"]
     if "" not in sys.path:
         sys.path.insert(0, "")
     return main
 
 
+def mend() -> None:
+    """Bring back Python's builtins and the modules that a program has put away.
+
+    Our own code stands on them after a program had its way, so this stands on nothing of the kind.
+    """
+    _BUILTINS.update(_OWN_BUILTINS)
+    for name, module in _OWN_MODULES.items():
+        _MODULES.setdefault(name, module)
+
+
 def open_streams() -> None:
     """Make text streams of the descriptors 0, 1 and 2."""
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # lives as long as the process
-    sys.stdout = open(1, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
+    _STREAMS[:] = [
+        _opened(0, encoding="utf-8", closefd=False),
+        _opened(1, "w", encoding="utf-8", buffering=1, closefd=False),
+        _opened(2, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False),
+    ]
+    sys.stdin, sys.stdout, sys.stderr = _STREAMS
 
 
 def reseed(seed: int) -> None:
@@ -63,17 +88,50 @@ def run_source(source: str, name: str, main: types.ModuleType, *, echo: bool) ->
         main: the module whose names it sees and makes.
         echo: show the value of a last expression, as a notebook does.
     """
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     try:
-        for code in _compiled(source, name, echo=echo):
-            exec(code, main.__dict__)
+        try:
+            with contextlib.suppress(Exception):  # tracebacks go without their lines then
+                linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+            for code in _compiled(source, name, echo=echo):
+                exec(code, main.__dict__)
+        finally:
+            mend()
     except SystemExit as stop:
         return _exit_code(stop)
     except BaseException as error:
-        with contextlib.suppress(BaseException):
-            traceback.print_exception(error.with_traceback(_within(name, error.__traceback__)))
+        _complain(_told(error, name))
         return 1
     return 0
+
+
+def _told(error: BaseException, name: str) -> str:
+    """Write an error as the interpreter does, as far as the program has left it able to."""
+    with contextlib.suppress(BaseException):
+        own = error.with_traceback(_within(name, error.__traceback__))
+        lines = traceback.format_exception(own)
+        if _ran_out(own):
+            lines = [*(line for line in lines if line != "MemoryError\n"), f"{OUT_OF_MEMORY}\n"]
+        return "".join(lines)
+    return f"{type(error).__name__}\n"
+
+
+def _ran_out(error: BaseException) -> bool:
+    """Say whether an error is for want of memory, and none that the program raised as it pleased."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if not isinstance(error, MemoryError) or trace is None:
+        return isinstance(error, MemoryError)
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] != _RAISE
+
+
+def _complain(text: str) -> None:
+    """Write to standard error, or where a program has put that away, to its descriptor."""
+    with contextlib.suppress(BaseException):
+        sys.stderr.write(text)
+        return
+    with contextlib.suppress(BaseException):
+        _written(2, text.encode("utf-8", "replace"))
 
 
 def _within(name: str, trace: types.TracebackType | None) -> types.TracebackType | None:
@@ -85,7 +143,7 @@ def _within(name: str, trace: types.TracebackType | None) -> types.TracebackType
 
 def flush() -> None:
     """Write out what the text streams hold."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (*_STREAMS[1:], sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):
             stream.flush()
 
@@ -114,5 +172,5 @@ def _exit_code(stop: SystemExit) -> int:
     if isinstance(stop.code, int):
         return stop.code & 255
     with contextlib.suppress(BaseException):
-        sys.stderr.write(f"{stop.code}\n")
+        _complain(f"{stop.code}\n")
     return 1

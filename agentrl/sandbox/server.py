@@ -119,7 +119,8 @@ def _opened(tier: Tier, base: str, preload: tuple[str, ...]) -> House:
         if not os.access(prefix, os.R_OK | os.X_OK):
             raise PermissionError(
                 f"a jailed program cannot read its interpreter at {prefix}, where only its owner may look. "
-                "Use an interpreter that everybody can read, or run as an ordinary user"
+                "Name one that everybody can read, as in Sandbox(..., python='/usr/bin/python3'), or run as "
+                "an ordinary user"
             )
     walls = _WALLS[tier](base, prefixes, preload)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # after the walls, which may start programs

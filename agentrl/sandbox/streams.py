@@ -18,12 +18,13 @@ class Streams:
     """Standard input, output and error of one program.
 
     Attributes:
+        limits: of the program.
         theirs: the ends that the program gets.
         flooded: whether it wrote more than it may.
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         stdin, self._feed = os.pipe()
         self._out, stdout = os.pipe()
         self._err, stderr = os.pipe()
@@ -88,9 +89,9 @@ class Streams:
         except BlockingIOError:
             return True
         kept = self._kept[descriptor]
-        kept += data[: max(0, self._limits.kept_output - len(kept))]
+        kept += data[: max(0, self.limits.kept_output - len(kept))]
         self._seen[descriptor] += len(data)
-        if sum(self._seen.values()) > self._limits.output and not self.flooded:
+        if self.written() > self.limits.output and not self.flooded:
             self.flooded = True
             if control is not None:
                 control.send(b"k")
@@ -109,6 +110,10 @@ class Streams:
         """Return what was kept of standard output and of standard error."""
         out, err = (self._kept[end].decode("utf-8", "replace") for end in (self._out, self._err))
         return out, err
+
+    def written(self) -> int:
+        """Return how many bytes came from both together."""
+        return sum(self._seen.values())
 
     def cut(self) -> tuple[int, int]:
         """Return how many bytes of each were left out."""

@@ -108,7 +108,7 @@ class House:
         jail.begin(asked.request, (asked.payload, *asked.streams))
         why, peak = _watch(jail, asked.request, asked.host, time.monotonic())
         said = jail.end()
-        _tell(asked.host, {**_judged(said, why, peak), "layers": self.walls.layers()})
+        _tell(asked.host, {**_judged(said, why, peak, asked.request), "layers": self.walls.layers()})
 
     def _session(self, jail: Jail, asked: Asked) -> dict[str, object]:
         """Keep a session until the host hangs up; return why it could not be kept."""
@@ -248,7 +248,7 @@ def _watch(jail: Jail, request: Request, host: socket.socket, began: float) -> t
             return why or "timeout", peak
 
 
-def _judged(said: dict[str, object], why: str, peak: int) -> dict[str, object]:
+def _judged(said: dict[str, object], why: str, peak: int, request: Request) -> dict[str, object]:
     base: dict[str, object] = {
         "cpu_seconds": said.get("cpu", 0.0),
         "peak_memory": max(peak, int(str(said.get("peak", 0)))),
@@ -256,7 +256,7 @@ def _judged(said: dict[str, object], why: str, peak: int) -> dict[str, object]:
     if "infra" in said:
         return {**base, "status": "infra_error", "message": said["infra"]}
     if why:
-        return {**base, **stopped(why)}
+        return {**base, **stopped(why, request["processes"])}
     if "wait" not in said:
         return {**base, "status": "infra_error", "message": "the warden of the jail died"}
     return {**base, **ended(int(str(said["wait"])))}

@@ -6,12 +6,14 @@ import os
 
 INSIDE = 65534
 TICK = 0.02
+OUT_OF_MEMORY = "MemoryError: the limit on memory leaves no more"  # ends an error that no program raised
 
 
-def stopped(why: str) -> dict[str, object]:
-    """Say that a program was stopped, and why."""
+def stopped(why: str, processes: int) -> dict[str, object]:
+    """Say that a program was stopped, and why; so many processes it may have."""
     if why == "processes":
-        return {"status": "killed", "message": "the program had too many processes and threads"}
+        words = f"the program had more than {processes} processes and threads together (processes)"
+        return {"status": "killed", "message": words}
     return {"status": why}
 
 

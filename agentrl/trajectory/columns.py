@@ -50,7 +50,7 @@ CURRENT_LOGPROB = Column("current_logprob", "N", "the run, before each optimizer
 ENTROPY = Column("entropy", "N", "agentrl.learn.probes.entropy")
 VALUE = Column("value", "N", "a critic: give the algorithm one, Algorithm(critic=Critic())")
 SPAN = Column("span", "N", "turns whose text has marked spans, such as reasoning between <think> tags")
-SENTENCE = Column("sentence", "N", "the policy, as Turn.token_measures['sentence']")
+SENTENCE = Column("sentence", "N", "agentrl.learn.sentences.with_sentences")
 GOLD_LOGPROB = Column("gold_logprob", "S", "agentrl.learn.belief.gold_belief")
 GOLD_LOGPROB_FINAL = Column("gold_logprob_final", "E", "agentrl.learn.belief.gold_belief")
 

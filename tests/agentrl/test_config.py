@@ -59,7 +59,7 @@ def test_one_rate_of_the_warm_start_may_be_set_and_the_rest_stays(tmp_path: Path
     ("line", "said"),
     [
         ("[rl.optimizer]\nlearning_rate = -1", ["line 4", "rl.optimizer.learning_rate", "greater than 0"]),
-        ("[rl]\nstepps = 3", ["line 4", "'rl.stepps'", "Did you mean 'steps'?"]),
+        ("[rl]\nstepps = 3", ["line 4", "'rl.stepps'", "Did you mean 'rl.steps'?"]),
         ("[rl]\nsteps = 'three'", ["line 4", "rl.steps = 'three'", "valid integer"]),
         ("[reinforce]\nsteps = 3", ["line 3", "no setting 'reinforce'"]),
         ("[model]\nhidden = 30", ["line 3", "multiple of heads"]),
@@ -81,6 +81,28 @@ def test_a_wrong_override_blames_the_command_line_and_not_the_file(tmp_path: Pat
     text = problem(tmp_path, GOOD, "rl.steps=many")
     assert text.startswith("on the command line: rl.steps = 'many'")
     assert "line" not in text.removeprefix("on the command line")
+
+
+def test_an_unknown_override_is_mended_as_it_is_written(tmp_path: Path) -> None:
+    assert "Did you mean 'rl.steps'?" in problem(tmp_path, GOOD, "rl.step=5")
+    assert "Did you mean 'seed'?" in problem(tmp_path, GOOD, "sed=5")
+
+
+def test_settings_that_do_not_fit_together_may_stand_in_the_file_and_on_the_command_line(
+    tmp_path: Path,
+) -> None:
+    text = problem(tmp_path, GOOD, "reproducible=true", "control.enabled=true", "control.beside=true")
+    assert "train.toml, with the command line: " in text
+    assert "control.steps" in text
+    alone = problem(tmp_path, GOOD + "[limits]\ntrajectory_seconds = 3\n", "reproducible=true")
+    assert "limits.trajectory_seconds" in alone
+
+
+def test_a_file_that_is_not_utf_8_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "train.toml"
+    path.write_bytes(b'seed = 1\nname = "caf\xe9"\n')
+    with pytest.raises(ConfigError, match=r"line 2 of the settings file .*train\.toml is not UTF-8"):
+        read_toml(path)
 
 
 def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
@@ -116,7 +138,7 @@ def test_the_entries_of_a_suite_are_numbered_in_messages(tmp_path: Path) -> None
     path.write_text(
         'environment.id = "a/B-v0"\n[[scenario]]\nsplit = "x"\n[[scenario]]\nsplit = "y"\ntask = 2\n'
     )
-    with pytest.raises(ConfigError, match=r"line 6: .*scenario\.1\.task.*Did you mean 'tasks'"):
+    with pytest.raises(ConfigError, match=r"line 6: .*scenario\.1\.task.*Did you mean 'scenario\.1\.tasks'"):
         load(EvaluationSuite, path)
 
 

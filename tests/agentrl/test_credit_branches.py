@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from agentrl.credit.advantage import Relative, one
 from agentrl.credit.keep import NoVoid, no_valid_action
 from agentrl.learn.average import trajectory_mean
 from agentrl.learn.loss import policy_loss, prepare
-from agentrl.recipes import GIGPO, GRPO
+from agentrl.recipes import ARPO, GIGPO, GRPO
 from agentrl.trajectory import StopReason, Trajectory, Turn
 from agentrl.trajectory.batch import Batch
 from agentrl.trajectory.builder import TrajectoryBuilder
 from agentrl.trajectory.pack import pack
+
+if TYPE_CHECKING:
+    from agentrl.learn.algorithm import Algorithm
 
 CENTERED = replace(GRPO, advantage=Relative(scale=one))
 
@@ -89,6 +93,26 @@ def test_the_gradient_is_that_of_the_tree_node_by_node() -> None:
     assert logprob.grad is not None
     for token, gradient in expected.items():
         assert_allclose(logprob.grad[batch.token[batch.sampled] == token].sum(), 2 * gradient, atol=1e-12)
+
+
+def gradient(algorithm: Algorithm, batch: Batch) -> tuple[float, dict[int, float]]:
+    """The loss, and the sum of its gradients by token id."""
+    inputs = prepare(algorithm, batch, algorithm.credit(batch), dtype=torch.float64)
+    logprob = (inputs.old_logprob + 0.05).requires_grad_()
+    loss = policy_loss(algorithm, inputs, logprob).total
+    (found,) = torch.autograd.grad(loss, logprob)
+    token = batch.token[batch.sampled]
+    return loss.item(), {int(each): float(found[token == each].sum()) for each in np.unique(token)}
+
+
+def test_soft_assignment_is_that_of_branches_learnt_one_by_one() -> None:
+    batch = pack(tree())
+    apart = replace(batch, parent=np.full(3, -1, np.int32), branch_turn=np.full(3, -1, np.int32))
+    soft, expected = gradient(ARPO, batch), gradient(GRPO, apart)
+    assert soft[0] == pytest.approx(expected[0], abs=1e-12)
+    assert soft[1] == pytest.approx(expected[1], abs=1e-12)
+    hard = gradient(GRPO, batch)
+    assert hard[1] != pytest.approx(expected[1], abs=1e-3)
 
 
 @pytest.mark.parametrize("order", [(2, 1, 0), (1, 0, 2), (2, 0, 1)])

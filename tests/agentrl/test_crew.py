@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from agentrl.errors import AgentrlError, ConfigError, MissingExtraError, RolloutError
+from agentrl.errors import AgentrlError, ConfigError, MissingExtraError, PolicyError, RolloutError
 from agentrl.learn.gradient import flat_weights, streams_with_loss
 from agentrl.learn.loss import prepare
 from agentrl.learn.supervised import examples_of
@@ -242,7 +242,7 @@ def test_a_broken_start_of_a_helper_is_its_own_error(tmp_path: Path) -> None:
     recipe = Recipe(WORLD, LimitSettings(), SHAPE, tmp_path)
     with (
         Crew(recipe, None, None, 2, 2) as made,
-        pytest.raises(AgentrlError, match="there is no tokenizer"),
+        pytest.raises(PolicyError, match=f"there is no tokenizer in {tmp_path}"),
     ):
         made.run([Pid(), Pid()])
 

@@ -45,7 +45,7 @@ TELL_SUCCESSES_APART = TELL_FAILURES_APART | {
     "GIGPO", "GIGPO_OBSERVATION", "GIGPO_SIMILAR", "GIGPO_SAPO",  # by how soon from a state
     "MT_GRPO", "STEP_GRPO",  # by when the reward came
     "CENTERED", "RAE",  # from no baseline or a running one
-    "OTC", "UNLIKELINESS", "GRPO_LAMBDA", "FAPO",  # by calls, likelihood, length and flaws
+    "OTC", "UNLIKELINESS", "GRPO_LAMBDA", "FAPO", "ADA_GRPO",  # by calls, likelihood, length, flaws, format
 }  # fmt: skip
 """And if all succeeded."""
 
@@ -64,7 +64,7 @@ def test_recipe_is_a_value(name: str) -> None:
     assert pickle.loads(pickle.dumps(algorithm)) == algorithm
     assert hash(algorithm) == hash(recipes.get(name.lower().replace("_", "-")))
     assert "0x" not in repr(algorithm)
-    scheduled = name == "SCALING_INTER"
+    scheduled = name in {"SCALING_INTER", "ADA_GRPO"}
     assert (algorithm.at(0.5) == algorithm) is not scheduled
 
 
@@ -96,6 +96,7 @@ def moved(inputs: LossInputs) -> torch.Tensor:
 
 def gradient_of(algorithm: Algorithm, batch: Batch) -> Array:
     """(N,) the gradient of the loss at each sampled token; finite, with finite figures."""
+    algorithm = algorithm.at(0.5)
     inputs = prepare(algorithm, batch, algorithm.credit(batch), dtype=torch.float64)
     logprob = moved(inputs).requires_grad_()
     loss = policy_loss(algorithm, inputs, logprob, entropy=-logprob)
@@ -125,7 +126,7 @@ def test_void_turns_receive_no_gradient(name: str) -> None:
 
 @ALL
 def test_tokens_that_were_not_sampled_receive_no_gradient(name: str) -> None:
-    algorithm, batch = recipes.get(name), make_batch()
+    algorithm, batch = recipes.get(name).at(0.5), make_batch()
     inputs = prepare(algorithm, batch, algorithm.credit(batch))
     logits = torch.linspace(-1, 1, batch.num_tokens * 9).sin().reshape(-1, 9).requires_grad_()
     drawn = torch.from_numpy(batch.token.astype(np.int64))[:, None]
@@ -140,7 +141,7 @@ def test_tokens_that_were_not_sampled_receive_no_gradient(name: str) -> None:
 
 @ALL
 def test_order_of_trajectories_does_not_matter(name: str) -> None:
-    algorithm, batch = recipes.get(name), make_batch()
+    algorithm, batch = recipes.get(name).at(0.5), make_batch()
     order = np.random.default_rng(0).permutation(batch.num_trajectories)
     plain = batch.with_column(CURRENT_LOGPROB, np.arange(batch.num_sampled, dtype=np.float32))
     place = plain.select(order)[CURRENT_LOGPROB].astype(int)
@@ -152,7 +153,7 @@ def test_order_of_trajectories_does_not_matter(name: str) -> None:
 @ALL
 def test_pieces_add_up_to_the_batch(name: str) -> None:
     """Micro-batches of whole streams: what is padded with what, and in which order, changes nothing."""
-    algorithm, batch = recipes.get(name), make_batch()
+    algorithm, batch = recipes.get(name).at(0.5), make_batch()
     inputs = prepare(algorithm, batch, algorithm.credit(batch), dtype=torch.float64)
     logprob, streams = moved(inputs), inputs.spans.stream
     pieces = [(streams % 3 == rest).nonzero().squeeze(1) for rest in (2, 0, 1)]
@@ -164,7 +165,7 @@ def test_pieces_add_up_to_the_batch(name: str) -> None:
 @ALL
 @pytest.mark.parametrize("won", [True, False])
 def test_zero_spread_gives_no_advantage(name: str, won: bool) -> None:
-    algorithm, batch = replace(recipes.get(name), on_empty="skip"), make_batch(won=won)
+    algorithm, batch = replace(recipes.get(name).at(0.5), on_empty="skip"), make_batch(won=won)
     gradient_of(algorithm, batch)
     if name not in (TELL_SUCCESSES_APART if won else TELL_FAILURES_APART):
         assert_allclose(algorithm.credit(batch).advantage_of_sample, 0.0, atol=1e-9)
@@ -176,7 +177,7 @@ def keep_nothing(batch: Batch, reward: Array, /) -> Kept:
 
 @ALL
 def test_a_filter_that_keeps_nothing(name: str) -> None:
-    algorithm, batch = replace(recipes.get(name), keep=keep_nothing), make_batch()
+    algorithm, batch = replace(recipes.get(name).at(0.5), keep=keep_nothing), make_batch()
     assert_allclose(gradient_of(replace(algorithm, on_empty="skip"), batch), 0.0, atol=0)
     with pytest.raises(AlgorithmError, match="nothing to learn from"):
         replace(algorithm, on_empty="raise").credit(batch)
@@ -192,7 +193,7 @@ def test_a_saved_recipe_has_the_same_gradient(name: str, tmp_path: Path) -> None
 
 @ALL
 def test_groups_of_one_are_finite(name: str) -> None:
-    algorithm, batch = replace(recipes.get(name), on_empty="skip"), make_batch(members=1, groups=3)
+    algorithm, batch = replace(recipes.get(name).at(0.5), on_empty="skip"), make_batch(members=1, groups=3)
     gradient_of(algorithm, batch)
     advantage = algorithm.credit(batch).advantage
     if name not in COMPARE_BEYOND_THE_GROUP:

@@ -200,6 +200,19 @@ def test_special_tokens_in_an_observation_stay_text(renderer: Renderer) -> None:
     assert renderer.decode(renderer.encode(hostile).tolist()) == hostile
 
 
+def digits_of(made: PreTrainedTokenizerBase, text: str) -> list[str]:
+    return [piece for piece in made.convert_ids_to_tokens(made.encode(text)) if piece.isdigit()]
+
+
+def test_single_digits_give_a_number_the_same_tokens_wherever_it_stands() -> None:
+    text = "Add 7935 to (7935)."
+    whole = train_tokenizer([text] * 9, vocabulary=300, names=False, phrase_share=1.0)
+    digits = train_tokenizer([text] * 9, vocabulary=300, names=False, phrase_share=1.0, single_digits=True)
+    assert digits_of(whole, text) == ["7935"]  # the other one has a space: " 7935" is another token
+    assert digits_of(digits, text) == list("79357935")
+    assert digits.decode(digits.encode(text)) == text
+
+
 def test_the_markup_is_append_only() -> None:
     made = train_tokenizer(["You see a door."] * 9, vocabulary=300)
     renderer = Markup(made)

@@ -101,6 +101,23 @@ def environment(world: World) -> None:
         turn.reward = turn.environment_reward
 
 
+def ada_grpo(world: World) -> None:
+    def manner(traj: Traj) -> tuple[bool, bool]:
+        return any(token.plan for token in traj.tokens), any(turn.calls for turn in traj.turns)
+
+    for group in world.groups():
+        for traj in group:
+            same = sum(manner(other) == manner(traj) for other in group)
+            progress = 0.5  # of training, as everywhere in this test
+            alpha = (
+                len(group)
+                / same
+                * (same / len(group) + (1 - same / len(group)) * (1 + math.cos(math.pi * progress)) / 2)
+            )
+            for turn in traj.turns:
+                turn.reward = alpha * turn.environment_reward
+
+
 def otc(world: World) -> None:
     for traj in world.trajs:
         group = [other for other in world.trajs if other.group == traj.group and other.won]
@@ -543,3 +560,13 @@ def bi_level_gae(world: World) -> None:
     scale = math.sqrt(deviation(values) ** 2 + 1e-8)
     for token in world.tokens:
         token.advantage = (token.advantage - mean(values)) / scale
+
+
+def gtpo(world: World, base: Base) -> ByTurn:
+    given = grpo(world, base)
+    for traj in world.trajs:
+        entropy = mean(token.entropy for token in traj.tokens)
+        for turn in traj.turns:
+            if given[turn]:
+                given[turn] = given[turn] - 0.1 * entropy if entropy <= math.log(2) else 0.0
+    return given

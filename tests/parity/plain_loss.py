@@ -86,6 +86,22 @@ def balanced(tokens: list[Token]) -> None:
                 token.weight = of / len(trajs) / len(same) / len(groups)
 
 
+# -- sentences ---------------------------------------------------------------------------------------------
+
+
+def sspo(tokens: list[Token]) -> torch.Tensor:
+    by_token(tokens)
+    middle = mean(token.entropy for token in tokens)
+    value = torch.zeros(())
+    for part in grouped(tokens, lambda token: (token.turn, token.sentence)).values():
+        shared = mean(float(token.gap.detach()) for token in part)
+        width = min(max(mean(token.entropy for token in part) / middle, 0.5), 2.0)
+        for token in part:
+            r = (shared + token.now - token.now.detach()).exp()
+            value = value + token.weight * clipped(r, token.advantage, 0.2 * width, 0.2 * width)
+    return value
+
+
 # -- units of ratios ---------------------------------------------------------------------------------------
 
 
@@ -311,6 +327,31 @@ def entropy_advantage(tokens: list[Token]) -> dict[Token, float]:
 
 def improbable(tokens: list[Token]) -> dict[Token, float]:
     return {token: float(math.exp(token.old) <= 0.9) for token in tokens}
+
+
+def conflict(tokens: list[Token]) -> dict[Token, float]:
+    lines = [traj.tokens for traj in {token.traj for token in tokens}]
+    kept = set(tokens)
+
+    def drawn(token: Token, place: int, sign: int) -> bool:
+        return any(
+            line[0].traj.group == token.traj.group
+            and len(line) > abs(place + 0.5)
+            and line[place].id == token.id
+            and line[place] in kept
+            and line[place].advantage * sign > 0
+            for line in lines
+        )
+
+    found = dict.fromkeys(tokens, 1.0)
+    for line in lines:
+        for places in (range(len(line)), range(-1, -len(line) - 1, -1)):
+            for place in places:
+                if not all(drawn(line[place], place, sign) for sign in (1, -1)):
+                    break
+                if line[place] in kept:
+                    found[line[place]] *= 2.0 if line[place].advantage > 0 else 0.0
+    return found
 
 
 # -- penalties ---------------------------------------------------------------------------------------------
@@ -544,12 +585,15 @@ RECIPES: dict[str, Plain] = {
     "GRPO_KL2": replace(GRPO, penalty=kl2_to_reference),
     "GRPO_ENTROPY": replace(GRPO, penalty=entropy_bonus),
     "ENTROPY_TARGET": replace(GRPO, penalty=entropy_target),
+    "SSPO": replace(GRPO, total=sspo),
+    "GTPO": replace(with_credit(credit.gtpo), factor=conflict, term=log_likelihood, weigh=LONG),
     "GIGPO_SAPO": replace(with_credit(credit.gigpo(credit.state)), term=sapo, penalty=likelihood_drop),
     "OTC": replace(GRPO, reward=credit.otc),
     "UFO": replace(GRPO, reward=credit.ufo),
     "UNLIKELINESS": replace(GRPO, reward=credit.unlikeliness),
     "GRPO_LAMBDA": replace(GRPO, reward=credit.grpo_lambda),
     "FAPO": replace(GRPO, reward=credit.fapo),
+    "ADA_GRPO": replace(GRPO, reward=credit.ada_grpo),
     "STEP_GRPO": with_credit(
         lambda w, b: credit.relative(
             w, b, lambda turn: turn.reward, lambda turn: (turn.traj.group, turn.index)
@@ -567,6 +611,7 @@ RECIPES: dict[str, Plain] = {
     "SPO_CHAIN": replace(
         with_credit(lambda w, b: credit.value_differences(w, credit.node)), factor=improbable
     ),
+    "ARPO": GRPO,
     "AEPO": replace(GRPO, term=open_clip, factor=entropy_advantage),
     "SCALING_INTER": GRPO,
     "REAL": replace(GROUPS, total=over_groups(real)),

@@ -13,6 +13,7 @@ from agentrl.trajectory.batch import (
     GOLD_LOGPROB,
     GOLD_LOGPROB_FINAL,
     REFERENCE_LOGPROB,
+    SENTENCE,
     SPAN,
     VALUE,
     reward_component,
@@ -38,6 +39,8 @@ class Token:
     value: float
     plan: bool
     turn: Turn
+    id: int
+    sentence: float
     advantage: float = 0.0
     weight: float = 0.0
 
@@ -148,10 +151,10 @@ def world_of(batch: Batch, now: torch.Tensor) -> World:
         name: batch[name].tolist()
         for name in (
             PAST_MEAN, LEAST_CALLS, ROLE_BASELINE, ENTROPY, VALUE, REFERENCE_LOGPROB, GOLD_LOGPROB,
-            GOLD_LOGPROB_FINAL, reward_component("flawed"),
+            GOLD_LOGPROB_FINAL, SENTENCE, reward_component("flawed"),
         )
     }  # fmt: skip
-    span = batch[SPAN].tolist()
+    span, drawn = batch[SPAN].tolist(), batch.token[batch.sampled].tolist()
     trajs = []
     for e in range(batch.num_trajectories):
         traj = Traj(
@@ -179,6 +182,8 @@ def world_of(batch: Batch, now: torch.Tensor) -> World:
                         column[VALUE][n],
                         span[n] == 0,
                         turn,
+                        drawn[n],
+                        column[SENTENCE][n],
                     )
                 )
         trajs.append(traj)

@@ -22,7 +22,9 @@ from agentrl.credit.normalise import (
     mean_itself,
 )
 from agentrl.credit.peers import same_observation, same_task, same_turn
+from agentrl.credit.refine import Confident
 from agentrl.credit.reward import InvalidPenalty
+from agentrl.credit.shaping import RareFormat
 from agentrl.credit.tree import (
     PlaceDifference,
     SamePast,
@@ -34,7 +36,7 @@ from agentrl.credit.tree import (
     shared_turn,
 )
 from agentrl.errors import MissingColumnError
-from agentrl.trajectory.batch import GOLD_LOGPROB, GOLD_LOGPROB_FINAL, VALUE, Batch
+from agentrl.trajectory.batch import ENTROPY, GOLD_LOGPROB, GOLD_LOGPROB_FINAL, VALUE, Batch
 
 
 def credit(part: Advantage, batch: Batch) -> list[float]:
@@ -289,3 +291,33 @@ class TestNormalisers:
 def test_totals_do_not_depend_on_the_part() -> None:
     assert episode_total(EXAMPLE, EXAMPLE.reward.astype(float)).tolist() == [10, 10, 10, 0, 0, 0, 10]
     assert len(set(same_observation(EXAMPLE).tolist())) == 3
+
+
+class TestFormats:
+    """Ada-GRPO: rare ways of answering earn more."""
+
+    def batch(self) -> Batch:
+        return Batch.from_arrays(
+            group=[0, 0, 0, 0],
+            turns_per_trajectory=[1, 1, 1, 1],
+            reward=[1, 1, 0, 1],
+            tool_calls=[1, 0, 0, 0],
+        )
+
+    def test_worked_example(self) -> None:
+        # One of four calls a tool: G / F is 4 for it and 4/3 for the others; half way half of that is left.
+        assert RareFormat()(self.batch()).tolist() == pytest.approx([4, 4 / 3, 0, 4 / 3])
+        assert RareFormat(strength=0.5)(self.batch()).tolist() == pytest.approx([2.5, 7 / 6, 0, 7 / 6])
+        assert RareFormat(strength=0.0)(self.batch()).tolist() == [1, 1, 0, 1]
+
+
+class TestConfidence:
+    """GTPO: the entropy of a trajectory costs, too much of it leaves the trajectory out."""
+
+    def test_worked_example(self) -> None:
+        batch = Batch.from_arrays(
+            group=[0, 0, 1], turns_per_trajectory=[1, 1, 1], reward=[1, 0, 1], tokens_per_turn=[2, 1, 1],
+            columns={ENTROPY: np.array([0.2, 0.4, 0.9, 0.1])},
+        )  # fmt: skip
+        # Advantages 1/2, -1/2 and 0 (alone). The first has entropy 0.3, the second is above ln 2.
+        assert credit(Confident(Relative(scale=one)), batch) == pytest.approx([0.47, 0, 0])

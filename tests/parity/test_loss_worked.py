@@ -11,6 +11,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from agentrl import recipes
+from agentrl.errors import AlgorithmError, MissingColumnError
 from agentrl.learn.average import Balanced, task_mean, trajectory_sum
 from agentrl.learn.loss import policy_loss, prepare
 from agentrl.learn.penalty import EntropyTarget, KlToOld, LikelihoodDrop, TokenFigures
@@ -18,6 +19,7 @@ from agentrl.learn.ratio import (
     BaseAndFibre,
     HolderRatio,
     Ratio,
+    SentenceRatio,
     Spans,
     cumulative_ratio,
     least_prefix_ratio,
@@ -32,13 +34,14 @@ from agentrl.learn.surrogate import (
     Place,
     ProbabilityClip,
     RatioVariance,
+    SentenceClip,
     Situated,
     Soft,
     Surrogate,
     TowardTarget,
 )
-from agentrl.learn.weight import EntropyChange, PlanTokens, TopEntropy
-from agentrl.trajectory.batch import ENTROPY, SPAN, Batch, reward_component
+from agentrl.learn.weight import ConflictTokens, EntropyChange, PlanTokens, TopEntropy
+from agentrl.trajectory.batch import ENTROPY, SENTENCE, SPAN, Batch, reward_component
 
 STREAM = torch.tensor([0, 0, 0, 1, 1])
 SPANS = Spans(STREAM, STREAM, 2, 2)
@@ -218,6 +221,55 @@ class TestAveragesAndWeights:
         weight = PlanTokens("think", 0.2).of_credit(self.batch(), np.ones(5, np.bool_), ADVANTAGE.numpy())
         assert_allclose(weight, [1.2, 1, 1.2, 1, 1.2])
 
+    def test_tokens_that_both_signs_share(self) -> None:
+        # Two answers of a group: "1 2 3 9" succeeds, "1 2 4 8 9" fails; a third, of another group, is alone.
+        batch = Batch.from_arrays(
+            group=[0, 0, 1], turns_per_trajectory=[1, 1, 1], reward=[1, 0, 1], tokens_per_turn=[4, 5, 2],
+            token=[1, 2, 3, 9, 1, 2, 4, 8, 9, 1, 9],
+        )  # fmt: skip
+        advantage = np.repeat([1.0, -1.0, 1.0], [4, 5, 2])
+        weight = ConflictTokens(2.0).of_credit(batch, np.ones(11, np.bool_), advantage)
+        assert weight.tolist() == [2, 2, 1, 2, 0, 0, 1, 1, 0, 1, 1]
+        nothing = ConflictTokens(2.0).of_credit(batch, np.ones(11, np.bool_), np.abs(advantage))
+        assert nothing.tolist() == [1] * 11
+
+    def test_a_token_in_both_runs_is_weighed_twice(self) -> None:
+        batch = Batch.from_arrays(
+            group=[0, 0], turns_per_trajectory=[1, 1], reward=[1, 0], tokens_per_turn=[1, 1], token=[5, 5]
+        )
+        weight = ConflictTokens(2.0).of_credit(batch, np.ones(2, np.bool_), np.array([1.0, -1.0]))
+        assert weight.tolist() == [4, 0]
+
+
+class TestSentences:
+    """SSPO: a ratio and a window for each sentence."""
+
+    def batch(self) -> Batch:
+        return Batch.from_arrays(
+            group=[0, 1], turns_per_trajectory=[1, 1], reward=[1, 0], tokens_per_turn=[3, 2],
+            columns={
+                ENTROPY: np.array([0.2, 0.4, 1.2, 0.1, 0.1]), SENTENCE: np.array([0.0, 0.0, 1.0, 0.0, 0.0]),
+            },
+        )  # fmt: skip
+
+    def test_sentences_share_a_geometric_mean(self) -> None:
+        spans = replace(SPANS, sentence=torch.tensor([0, 0, 1, 2, 2]), sentences=3)
+        assert_allclose([float(x) for x in SentenceRatio()(LOG_RATIO, spans)], [-0.1, -0.1, 0.2, 0.15, 0.15])
+
+    def test_unsure_sentences_have_a_wider_window(self) -> None:
+        # Means 0.3, 1.2 and 0.1 over 0.4; the last two are held within 1/2 and 2.
+        width = SentenceClip().widths(self.batch(), np.ones(5, np.bool_))
+        assert_allclose(width, [0.75, 0.75, 2, 0.5, 0.5], rtol=1e-6)
+
+    def test_what_is_missing_is_named(self) -> None:
+        with pytest.raises(AlgorithmError, match="with_sentences"):
+            SentenceRatio()(LOG_RATIO, SPANS)
+        with pytest.raises(AlgorithmError, match="policy_loss"):
+            SentenceClip().situated(LOG_RATIO, ADVANTAGE, Place(LOG_RATIO, LOG_RATIO, SPANS))
+        bare = Batch.from_arrays(group=[0, 0], turns_per_trajectory=[1, 1], reward=[1, 0])
+        with pytest.raises(MissingColumnError, match="with_sentences"):
+            prepare(recipes.SSPO, bare, recipes.SSPO.credit(bare))
+
 
 class TestPenalties:
     """Terms of single tokens."""
@@ -242,11 +294,12 @@ class TestPenalties:
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_dropped_tokens_get_exactly_no_gradient(name: str) -> None:
-    algorithm = replace(recipes.get(name), advantage=recipes.GRPO.advantage, keep=recipes.GRPO.keep)
+    algorithm = replace(recipes.get(name).at(0.5), advantage=recipes.GRPO.advantage, keep=recipes.GRPO.keep)
     batch = Batch.from_arrays(
         group=[0, 0], turns_per_trajectory=[2, 1], reward=[0, 1, 0], tokens_per_turn=[2, 2, 3],
         logprob=[-1.0] * 7,
-        columns={ENTROPY: np.linspace(0.1, 0.9, 7), SPAN: np.zeros(7), "reference_logprob": np.full(7, -1.1),
+        columns={ENTROPY: np.linspace(0.1, 0.9, 7), SPAN: np.zeros(7), SENTENCE: np.zeros(7),
+                 "reference_logprob": np.full(7, -1.1),
                  reward_component("flawed"): np.zeros(3)},
     )  # fmt: skip
     credit = algorithm.credit(batch)

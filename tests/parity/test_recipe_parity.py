@@ -63,8 +63,8 @@ def test_gradient_agrees(name: str) -> None:
             assert value == pytest.approx(plain.item(), abs=1e-6)
 
 
-SAME_GRADIENT = {"SCALING_INTER", "GRPO_LION"}
-"""Recipes whose gradient is GRPO's by design: one bounds rollouts, the other steps differently."""
+SAME_GRADIENT = {"SCALING_INTER", "GRPO_LION", "ARPO"}
+"""GRPO's by design: one bounds rollouts, one steps differently, one differs where branches share tokens."""
 
 
 def test_every_gradient_differs_from_every_other() -> None:

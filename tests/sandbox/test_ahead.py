@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 LIMITS = Limits(wall_seconds=20, memory=256 << 20)
 READABLE_PYTHON = "/usr/bin/python3"
-WAITING = 3  # supervisor, warden, and the process of the program
 
 
 @pytest.fixture(scope="module", params=["strict", "landlock"])
@@ -43,18 +42,11 @@ def _until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def _waiting(sandbox: Sandbox) -> list[int]:
-    """Return the processes of the jail that waits, once it stands and no other is left."""
-    assert sandbox._server is not None
-    server = sandbox._server._process.pid
-    _until(lambda: len(tree.below(server)[0]) == WAITING)
-    time.sleep(0.05)
-    return tree.below(server)[0]
-
-
-@pytest.mark.parametrize("which", range(WAITING), ids=["supervisor", "warden", "program"])
-def test_a_jail_that_breaks_while_it_waits_is_nobodys_failure(which: int, sandbox: Sandbox) -> None:
-    waiting = _waiting(sandbox)
+@pytest.mark.parametrize("which", range(3), ids=["supervisor", "warden", "program"])
+def test_a_jail_that_breaks_while_it_waits_is_nobodys_failure(
+    which: int, sandbox: Sandbox, jail_ahead: Callable[[Sandbox], list[int]]
+) -> None:
+    waiting = jail_ahead(sandbox)
     os.kill(waiting[which], signal.SIGKILL)
     _until(lambda: not Path(f"/proc/{waiting[0]}").exists())
 
@@ -63,10 +55,12 @@ def test_a_jail_that_breaks_while_it_waits_is_nobodys_failure(which: int, sandbo
     assert [(each.status, each.stdout) for each in results] == [(Status.OK, "well\n")] * 2, results
 
 
-def test_each_execution_takes_the_jail_that_waited_and_leaves_a_fresh_one(sandbox: Sandbox) -> None:
+def test_each_execution_takes_the_jail_that_waited_and_leaves_a_fresh_one(
+    sandbox: Sandbox, jail_ahead: Callable[[Sandbox], list[int]]
+) -> None:
     seen = set[int]()
     for _ in range(3):
-        waiting = _waiting(sandbox)
+        waiting = jail_ahead(sandbox)
         assert not seen & set(waiting)
         seen |= set(waiting)
         assert sandbox.run("import builtins; print(getattr(builtins, 'left', 0)); builtins.left = 1").ok

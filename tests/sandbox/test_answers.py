@@ -33,6 +33,27 @@ SHOTGUNS = [
     "not Paris",
     "I don't think it's Paris",
 ]
+DENIALS = [
+    "Paris is wrong",
+    "Paris is incorrect.",
+    "Paris is silly",
+    "Paris is the wrong answer",
+    "Paris is the answer of fools",
+    "Paris is ruled out",
+    "it is false that it is Paris",
+    "It is absurd that it is Paris",
+    "They swear it is Paris",
+    "Only fools say it is Paris",
+    "I would bet against it being Paris, it is Paris they say",
+    "Nobody was born in Paris",
+    "the wrong answer is Paris",
+    "I doubt that the capital is Paris",
+    "people claim the capital is Paris",
+    "The claim that it is Paris",
+    "It is Paris that is wrong",
+    "anything but Paris",
+    "Paris? Hardly.",
+]
 LONG = " ".join(f"word{number}" for number in range(200))
 
 
@@ -89,7 +110,15 @@ def test_exact_match(answer: str, gold: str, right: bool) -> None:
         ("Who was born first, Ann Lee or Bob Ray?", "Ann Lee", False),
         (f"{LONG} Paris", "Paris", False),
         # One place of a sentence is its answer, and nothing else may stand there.
-        *((text, "Paris", False) for text in SHOTGUNS),
+        *((text, "Paris", False) for text in [*SHOTGUNS, *DENIALS]),
+        # What the rules of form do not see, as the documentation says.
+        ("Paris is a trap", "Paris", True),
+        ("The last guess is Paris", "Paris", True),
+        ("Paris is correct", "Paris", True),
+        ("Paris is my final answer", "Paris", True),
+        ("I think that the answer is Paris", "Paris", True),
+        ("Her birthplace was Paris", "Paris", True),
+        ("What they called it was Paris", "Paris", True),
         ("It is 42 or so", "42", True),
         ("The capital of France is Paris.", "Paris", True),
         ("the capital of France is paris", "Paris", True),

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agentrl.errors import ConfigError, SandboxError, SandboxUnavailable
-from agentrl.sandbox.jail import Sandbox
+from agentrl.errors import ConfigError, SandboxError
 from agentrl.sandbox.opening import open_sandbox
 from agentrl.sandbox.remote import RemoteSandbox
 from agentrl.sandbox.result import Limits, Program, Status, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from agentrl.sandbox.base import Backend
+    from agentrl.sandbox.jail import Sandbox
 
 LIMITS = Limits(wall_seconds=5, memory=256 << 20, kept_output=1000)
 SHORT = Limits(wall_seconds=0.5, memory=256 << 20)
@@ -76,12 +75,8 @@ def _decoded(files: object) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def jail() -> Iterator[Sandbox]:
-    try:
-        opened = Sandbox(limits=LIMITS)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
-    with opened:
+def jail(open_jail: Callable[[str, Limits], Sandbox]) -> Iterator[Sandbox]:
+    with open_jail("auto", LIMITS) as opened:
         yield opened
 
 
@@ -96,20 +91,14 @@ def address(jail: Sandbox) -> Iterator[str]:
         thread.join()
 
 
-def _opened(isolation: str) -> Backend:
-    if isolation in {"bwrap", "unconfined"} and os.getuid() == 0:  # the user that root becomes must read it
-        return Sandbox(isolation, limits=LIMITS, python="/usr/bin/python3")
-    return open_sandbox(isolation, limits=LIMITS)
-
-
 @pytest.fixture(scope="module", params=["auto", "bwrap", "unconfined", "remote"])
-def sandbox(request: pytest.FixtureRequest) -> Iterator[Backend]:
+def sandbox(request: pytest.FixtureRequest, open_jail: Callable[[str, Limits], Sandbox]) -> Iterator[Backend]:
     named: str = request.param
-    isolation = request.getfixturevalue("address") if named == "remote" else named
-    try:
-        opened = _opened(isolation)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    opened: Backend
+    if named == "remote":
+        opened = open_sandbox(request.getfixturevalue("address"), limits=LIMITS)
+    else:
+        opened = open_jail(named, LIMITS)
     assert isinstance(opened, RemoteSandbox) == (named == "remote")
     assert named in {"auto", str(opened.tier)}
     yield opened

@@ -32,7 +32,11 @@ def test_a_tier_that_does_not_start_does_not_work(
         return {"start": f"The tier {tier.value} did not start: no."}
 
     monkeypatch.setattr("agentrl.sandbox.trial.trial", refused)
-    monkeypatch.setattr("agentrl.sandbox.probe.missing", lambda *_: list[str]())
+
+    def nothing(*_: object) -> list[str]:
+        return []
+
+    monkeypatch.setattr("agentrl.sandbox.probe.missing", nothing)
     assert doctor() == 1
     shown = capsys.readouterr().out
     assert "tier landlock        The tier landlock did not start: no." in shown

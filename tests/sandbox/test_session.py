@@ -172,6 +172,126 @@ def test_branches_do_not_see_each_other(session: JailSession) -> None:
         )
 
 
+def test_branches_share_no_memory_file(session: JailSession) -> None:
+    """Only a jail with namespaces has such a folder."""
+    with session.branch() as left, session.branch() as right:
+        left.run("open('/dev/shm/left', 'w').close()")
+
+        assert right.run("import os; os.path.exists('/dev/shm/left')").stdout == "False\n"
+
+
+KILL_ALL = """
+import os
+for pid in [-1, *range(2, 64), *range(max(2, os.getpid() - 64), os.getpid() + 64)]:
+    if pid != os.getpid():
+        try: os.kill(pid, 9)
+        except OSError: pass
+"""
+EXHAUST = """
+import ctypes
+libc, room = ctypes.CDLL(None), ctypes.create_string_buffer(24)
+room[16] = 2
+while True:
+    made = libc.syscall(444, room, ctypes.c_size_t(24), 0)
+    if libc.syscall(446, made, 0): break
+"""
+
+
+def test_branches_and_snapshots_are_out_of_each_others_reach(session: JailSession) -> None:
+    session.run("x = 1")
+    kept = session.snapshot()
+    with session.branch() as left, session.branch() as right:
+        left.run("x = 2")
+        right.run("x = 3")
+        assert left.run(KILL_ALL).status in {Status.OK, Status.KILLED}  # it may have ended its own
+        shared = session.run(KILL_ALL)
+        assert shared.ok, shared
+
+        assert right.run("x").stdout == "3\n"
+    session.restore(kept)
+    assert session.run("x").stdout == "1\n"
+    kept.close()
+
+
+def test_where_branches_can_end_each_other_each_is_told_what_it_lost(session: JailSession) -> None:
+    session.run("x = 1")
+    session.run(EXHAUST)  # the kernel nests no more domains
+    with session.branch() as left, session.branch() as right:
+        left.run("x = 2")
+        right.run("x = 3")
+
+        assert left.run(KILL_ALL).status in {Status.OK, Status.KILLED}
+        told = [each.run("x") for each in (right, session)]
+
+        for result in told:
+            assert (result.status, result.state_lost, result.stdout) == (Status.KILLED, True, "")
+            assert "by another branch" in result.message
+        assert "NameError" in right.run("x").stderr
+        assert not right.run("1").state_lost
+
+
+MENDED = [
+    "import builtins; builtins.open = builtins.compile = builtins.exec = None",
+    "import builtins; builtins.__import__ = None",
+    "import builtins; vars(builtins).clear(); nothing",
+    "import sys; sys.stdout = sys.stderr = sys.stdin = None",
+    "import sys; sys.stdout.close(); sys.stderr.detach()",
+    "import io, sys; sys.stdout = io.TextIOWrapper(sys.stdout.buffer)",
+    "import sys; sys.modules.clear()",
+    "import linecache, traceback; linecache.cache = traceback.format_exception = None",
+    "import os; os.environ.update(HOME='/')",
+    "import os; os.closerange(0, 64)",
+]
+
+
+def test_what_a_cell_puts_away_of_python_is_back_for_the_next(session: JailSession) -> None:
+    session.run("x = 1")
+    for wreck in MENDED:
+        result = session.run(wreck)
+        assert result.status in {Status.OK, Status.ERROR}, (wreck, result)
+        following = session.run(
+            "import math; open('f', 'w').close(); print(x); compile('x', '', 'eval') and x"
+        )
+        assert (following.status, following.stdout) == (Status.OK, "1\n1\n"), (wreck, following)
+    with session.branch() as other:
+        assert other.run("x").stdout == "1\n"
+
+
+def test_an_error_is_told_although_the_program_put_the_means_away(session: JailSession) -> None:
+    wreck = "import sys, traceback\nsys.stderr = traceback.format_exception = None\n1 / 0"
+
+    assert "ZeroDivisionError" in session.run(wreck).stderr
+
+
+@pytest.mark.parametrize(
+    "wreck",
+    ["import os; os.fork = None", "import json; json.loads = None", "import socket; socket.recv_fds = None"],
+)
+def test_a_session_that_its_program_made_useless_says_so_and_begins_anew(
+    wreck: str, session: JailSession
+) -> None:
+    session.run("x = 1")
+    result = session.run(wreck)
+    if not result.state_lost:
+        with session.branch() as other:
+            told = other.run("x")
+            assert (told.status, told.state_lost) == (Status.KILLED, True), told
+        result = session.run("x")
+
+    assert result.state_lost, result
+    assert "cell" in result.message
+    assert "NameError" in session.run("x").stderr
+
+
+def test_a_session_that_cannot_be_saved_is_its_programs_loss(session: JailSession) -> None:
+    session.run("import os; os.walk = None")
+    with session.branch() as other:
+        for each in (other, session):
+            result = each.run("1")
+            assert (result.status, result.state_lost) == (Status.KILLED, True), result
+            assert "variables" in result.message
+
+
 def test_a_jail_stands_while_a_branch_uses_it(sandbox: Sandbox) -> None:
     session = sandbox.open_session()
     session.run("x = 1")
@@ -219,6 +339,21 @@ def test_a_supervisor_that_dies_is_ours_and_not_the_programs(sandbox: Sandbox) -
 
         assert (result.status, result.state_lost) == (Status.INFRA_ERROR, True)
         assert session.run("print(1)").stdout == "1\n"
+
+
+def test_what_is_no_cell_no_input_and_no_snapshot_is_a_sentence(session: JailSession) -> None:
+    with pytest.raises(TypeError, match="code of a cell must be a text; got 5"):
+        session.run(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"must be a text; got b'1'. Decode it"):
+        session.run("1", stdin=b"1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"snapshot\(\) returned; got 'junk'"):
+        session.restore("junk")  # type: ignore[arg-type]
+    kept = session.snapshot()
+    kept.close()
+    kept.close()
+    with pytest.raises(SandboxError, match="snapshot was closed"):
+        session.restore(kept)
+    assert session.run("1").stdout == "1\n"
 
 
 async def test_many_sessions_side_by_side(sandbox: Sandbox) -> None:

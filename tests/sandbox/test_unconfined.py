@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agentrl.errors import SandboxUnavailable
-from agentrl.sandbox.jail import Sandbox
 from agentrl.sandbox.probe import JAILS
 from agentrl.sandbox.result import Limits, Status, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-PYTHON = sys.executable if os.getuid() else "/usr/bin/python3"  # which whoever root becomes can read
+    from agentrl.sandbox.jail import Sandbox
+
 LIMITS = Limits(wall_seconds=5, memory=256 << 20)
 DAEMON = """
 import os, sys, time
@@ -34,12 +32,8 @@ time.sleep(0.3)
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    try:
-        opened = Sandbox("unconfined", limits=LIMITS, python=PYTHON)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
-    with opened:
+def sandbox(open_jail: Callable[[str, Limits], Sandbox]) -> Iterator[Sandbox]:
+    with open_jail("unconfined", LIMITS) as opened:
         yield opened
 
 
@@ -54,13 +48,10 @@ def _named(mark: str) -> list[str]:
 
 
 def test_opening_it_says_on_standard_error_that_nothing_is_isolated(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], open_jail: Callable[[str, Limits], Sandbox]
 ) -> None:
-    try:
-        with Sandbox("unconfined", limits=LIMITS, python=PYTHON) as sandbox:
-            result = sandbox.run("print('ran')")
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    with open_jail("unconfined", LIMITS) as sandbox:
+        result = sandbox.run("print('ran')")
 
     said = capsys.readouterr()
     assert "NOT ISOLATED" in said.err

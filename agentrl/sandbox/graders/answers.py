@@ -35,8 +35,9 @@ _ALTERNATIVE = re.compile(r"\s+(?:or|and/or)\s+|[,;/|\n]")
 _OR_SO = re.compile(r"\s+or\s+so\b\W*$", re.IGNORECASE)
 _COPULAS = {"is", "was", "are", "were", "be", "been"}
 _DENIALS = """
-not no never neither nor cannot isnt wasnt arent werent dont doesnt didnt cant couldnt wont wouldnt hardly
-unlikely except unless if
+not no never neither nor none nobody nothing nowhere cannot isnt wasnt arent werent dont doesnt didnt cant
+couldnt wont wouldnt shouldnt aint hardly barely scarcely rarely seldom unlikely impossible doubt doubtful
+except unless if wrong false incorrect untrue mistaken mistake error lie myth instead rather opposite
 """
 _NEGATIONS = frozenset(_DENIALS.split())
 # What may stand beside an answer without being one.
@@ -48,6 +49,10 @@ so therefore thus hence then about around approximately roughly probably likely 
 actually indeed just called named titled known born died lives lived located found founded
 written directed made created released published played held built based set won began
 """
+_LEADING = "a an the this that what which who where his her its their my our your"
+_DETERMINERS = frozenset(_LEADING.split())
+_PRONOUNS = {"it", "this", "that", "he", "she", "they", "there", "which", "who"}
+_ANSWERS = {"answer", "answers", "response", "result", "guess", "choice", "solution"}
 _RELATIONS = {"of", "in", "at", "on", "from", "to", "for", "by", "with"}
 _FRAME = frozenset(_PLAIN.split()) | _ARTICLES | _COPULAS
 
@@ -117,9 +122,12 @@ def contains(answer: str, gold: str, *, extra: int = 8) -> bool:
     """Say whether an answer says the gold one, in whole tokens and without offering others.
 
     Golds of one character, yes and no need an exact match. So does an answer with more than `extra` tokens
-    besides, one that denies or lists alternatives, and one where the gold stands beside anything but a plain
-    frame: "WHAT is GOLD", "GOLD is so", "GOLD is the so of NAME", or words such as "I think". One place of a
-    sentence is its answer, so that "Ann is Bob" cannot be right for both.
+    besides, one with a word of denial or a list of alternatives, and one where the gold stands beside
+    anything but a plain frame: "WHAT is GOLD", "GOLD is a so", "GOLD is the so of NAME", or words such as "I
+    think". One place of a sentence is its answer, so that "Ann is Bob" cannot be right for both, and only a
+    subject of a few forms leads to it, so that "They swear it is Paris" says nothing of Paris. These are
+    rules of form: a denial in words that look like any other ("the last guess is Paris", "Paris is a trap")
+    is not seen.
 
     >>> contains("It is Paris", "Paris"), contains("Paris or Rome or Bonn", "Paris"), contains("2010", "1")
     (True, False, False)
@@ -151,35 +159,65 @@ def _framed(place: Sequence[str], gold: tuple[str, ...]) -> bool:
 
 def _places(answer: str) -> list[list[str]]:
     """Return where a sentence may say its answer: as a whole, behind a copula, or in a name before one."""
-    written = _TOKEN.findall(_unified(answer))
-    said = [(word, _canonical(word.casefold())) for word in written]
-    said = [(word, token) for word, token in said if token not in _ARTICLES]
-    places = [[token for _, token in said]]
+    said = [(word, _canonical(word.casefold())) for word in _TOKEN.findall(_unified(answer))]
     copulas = [number for number, (_, token) in enumerate(said) if token in _COPULAS]
+    places = [_plain(said)]
     if not copulas:
         return places
-    before, behind = said[: copulas[0]], said[copulas[0] + 1 :]
-    names = [_is_name(word) for word, token in before if token not in _FRAME]
-    if names and all(names) and _explains(behind):
-        return [*places, [token for _, token in before]]
-    return places + [[token for _, token in said[number + 1 :]] for number in copulas]
+    first = copulas[0]
+    before, behind = said[:first], said[first + 1 :]
+    others = [_is_name(word) for word, token in before if token not in _FRAME]
+    names = bool(others) and all(others)
+    if names and _explains(behind):
+        return [*places, _plain(before)]
+    if not _is_subject(before) or (names and _judges(behind)):
+        return places
+    reached = [number for number in copulas if _FRAME.issuperset(_plain(said[first:number]))]
+    return places + [_plain(said[number + 1 :]) for number in reached]
+
+
+def _plain(said: Sequence[tuple[str, str]]) -> list[str]:
+    return [token for _, token in said if token not in _ARTICLES]
+
+
+def _is_subject(before: Sequence[tuple[str, str]]) -> bool:
+    """Say whether words before a copula name what it speaks of: "it", "the capital of France", "Ann Lee".
+
+    What comes before a pronoun is a clause of its own, which may deny all that follows.
+    """
+    plain = [token for _, token in before]
+    if _FRAME.issuperset(plain):
+        return True
+    if plain[-1] in _PRONOUNS:
+        return False
+    names = all(_is_name(word) for word, token in before if token not in _FRAME)
+    return names or plain[0] in _DETERMINERS
+
+
+def _judges(behind: Sequence[tuple[str, str]]) -> bool:
+    """Say whether words behind a copula begin neither with a name nor with a word of the frame: "wrong"."""
+    return bool(behind) and not _is_name(behind[0][0]) and behind[0][1] not in _FRAME
 
 
 def _explains(behind: Sequence[tuple[str, str]]) -> bool:
     """Say whether words behind a copula only explain the name before it, as "the capital of France" does.
 
-    Otherwise they may be an answer themselves, and a sentence has one place for it.
+    Otherwise they may be an answer themselves, and a sentence has one place for it; or, as an adjective
+    does, they may judge it.
     """
-    names = [_is_name(word) for word, _ in behind]
+    plain = [token for _, token in behind]
+    if not plain or _judges(behind) or (_ANSWERS & set(plain) and not _FRAME.issuperset(plain)):
+        return False
+    rest = [(word, token) for word, token in behind if token not in _ARTICLES]
+    names = [_is_name(word) for word, _ in rest]
     if not any(names):
         return True
     starts = [number for number, name in enumerate(names) if name and not names[max(0, number - 1)]]
-    first = behind[0][1]
     return (
         not names[0]
-        and first not in _FRAME
-        and all(behind[number - 1][1] in _RELATIONS for number in starts)
-        and not any(token in _COPULAS for _, token in behind)
+        and rest[0][1] not in _FRAME
+        and all(rest[number - 1][1] in _RELATIONS for number in starts)
+        and not _COPULAS & set(plain)
     )
 
 

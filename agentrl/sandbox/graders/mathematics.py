@@ -27,6 +27,11 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\{")
 _UNIT = re.compile(
     r"(?<=[\d})])\s*(?:\^\{?\\circ\}?|°|(?:square |cubic )?[a-zA-Zµ]{1,20}(?:\s*\^\s*\{?[23]\}?)?)$"
 )
+_UNITS = """
+m g s h l d A V W J N K C F L cm mm km nm kg mg lb lbs oz ft in yd mi ml mL cl dl min hr hrs sec ms rad deg
+mph kmh Hz kHz USD EUR usd eur
+"""
+_SHORT_UNITS = frozenset(_UNITS.split())
 _PROSE = re.compile(r"^[a-zA-Z' -]*[a-zA-Z]{3}[a-zA-Z' -]*$|^(?:no|No|NO)$")
 _OR = re.compile(r"(?<![a-zA-Z\\])or(?![a-zA-Z])")
 
@@ -39,7 +44,9 @@ class MathGrader:
     in a process that is killed when the time is up. Where we depart from math-verify: 10% is 0.1 and not 10
     (a gold 10% accepts a bare 10, for the question may name the unit); two different units are wrong; a list
     of alternatives, two different boxes and a chain such as 12 = 14 are wrong; a ratio 3:4 is 3/4; a column
-    is a tuple; an interval equals its inequality both ways.
+    is a tuple; an interval equals its inequality both ways; i is the imaginary unit where that makes two
+    expressions equal; what divides by zero is unparsable; letters right behind a number are a unit only if
+    there is one of that name, so that 3x is not 3.
 
     Attributes:
         seconds: of CPU, for one comparison.
@@ -177,6 +184,10 @@ def _measured(text: str) -> tuple[str, str]:
         return text.removesuffix("%").rstrip().removesuffix("\\").rstrip(), "%"
     match = _UNIT.search(text)
     if match is None or _number(text[: match.start()].strip()) is None:
+        return text, ""
+    letters = "".join(filter(str.isalpha, match.group()))
+    apart = match.group()[:1].isspace() and len(letters) > 1
+    if letters and not apart and len(letters) < 4 and letters not in _SHORT_UNITS:
         return text, ""
     return text[: match.start()].strip(), re.sub(r"[\s{}]", "", match.group()).lower()
 

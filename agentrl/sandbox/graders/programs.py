@@ -104,12 +104,9 @@ class ProgramGrader:
 
     def __call__(self, code: str, tests: Sequence[HiddenTest], sandbox: Runs) -> Grade:
         """Grade one program."""
-        if not tests:
-            return Grade(Verdict.GRADER_ERROR, message="the task has no tests")
-        if not is_text(code):
-            return Grade(Verdict.UNPARSABLE, message=f"a program is a text; got {type(code).__name__}")
-        if not code.strip() or len(code) > MAX_CHARACTERS:
-            return Grade(Verdict.UNPARSABLE, message=f"a program has 1 to {MAX_CHARACTERS:,} characters")
+        refused = _refused(code, tests)
+        if refused is not None:
+            return refused
         passed, reason = 0, ""
         for number, test in enumerate(tests, 1):
             said = self._passes(code, test, sandbox)
@@ -133,7 +130,8 @@ class ProgramGrader:
         if result.status is Status.INFRA_ERROR:
             return Grade(Verdict.GRADER_ERROR, message=result.message)
         if not result.ok:
-            return Grade(Verdict.WRONG, message=f"{result.status}: {result.stderr.strip()[-300:]}")
+            said = result.stderr.strip()[-300:]
+            return Grade(Verdict.WRONG, message=f"{result.status}: {said or result.message}")
         if isinstance(test, StdinTest):
             right = same_output(result.stdout, test.stdout, self.tolerance)
         else:
@@ -145,6 +143,23 @@ class ProgramGrader:
         if result.status is Status.TIMEOUT and self.more_time > 1:
             return sandbox.run(program, replace(limits, wall_seconds=self.more_time * limits.wall_seconds))
         return result
+
+
+def _refused(code: str, tests: Sequence[HiddenTest]) -> Grade | None:
+    """Grade what is no program, or has no tests; None where there is something to run."""
+    odd = [test for test in tests if not _is_test(test)]
+    if odd or not tests:
+        words = f"a test is a StdinTest or a CallTest; got {odd[0]!r:.60}" if odd else "the task has no tests"
+        return Grade(Verdict.GRADER_ERROR, message=words)
+    if not is_text(code):
+        return Grade(Verdict.UNPARSABLE, message=f"a program is a text; got {type(code).__name__}")
+    if not code.strip() or len(code) > MAX_CHARACTERS:
+        return Grade(Verdict.UNPARSABLE, message=f"a program has 1 to {MAX_CHARACTERS:,} characters")
+    return None
+
+
+def _is_test(value: object) -> bool:
+    return isinstance(value, StdinTest | CallTest)
 
 
 def _program(code: str, test: HiddenTest, word: str) -> Program:

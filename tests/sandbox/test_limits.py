@@ -1,0 +1,139 @@
+"""What a result says of limits, and what is said of limits and programs that are none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from agentrl.errors import SandboxError
+from agentrl.sandbox.graders import ProgramGrader, Verdict
+from agentrl.sandbox.result import MIB, Limits, Program, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from agentrl.sandbox.graders import HiddenTest
+    from agentrl.sandbox.jail import Sandbox
+
+LIMITS = Limits(wall_seconds=20, memory=256 * MIB, output=1 * MIB, disk=2 * MIB)
+SHORT = Limits(wall_seconds=0.5, memory=256 * MIB)
+BOMB = """
+import os, time
+for _ in range(6):
+    if os.fork() == 0:
+        data = b"x" * (90 << 20)
+        time.sleep(30)
+time.sleep(30)
+"""
+THREADS = """
+import threading
+waiting = threading.Event()
+threads = [threading.Thread(target=waiting.wait) for _ in range(20)]
+for thread in threads: thread.start()
+print(threading.active_count())
+waiting.set()
+"""
+ODD_LIMITS: list[dict[str, object]] = [
+    {"wall_seconds": "1"},
+    {"wall_seconds": None},
+    {"wall_seconds": True},
+    {"wall_seconds": float("inf")},
+    {"wall_seconds": float("nan")},
+    {"wall_seconds": 0},
+    {"wall_seconds": 1e9},
+    {"processes": 1.5},
+    {"memory": "1G"},
+    {"memory": -1},
+    {"memory": 1 << 70},
+    {"disk": False},
+    {"output": None},
+]
+ODD_PROGRAMS: list[tuple[dict[str, object], str]] = [
+    ({"code": 5}, "code of a program must be a text; got 5"),
+    ({"stdin": 5}, "stdin of a program must be a text; got 5"),
+    ({"stdin": b"1"}, "Decode it first"),
+    ({"setup": None}, "setup of a program must be a text"),
+    ({"seed": "a"}, "seed of a program must be a whole number; got 'a'"),
+    ({"seed": 1.5}, "seed of a program must be a whole number"),
+    ({"files": {"a": b"\xff"}}, r"content of the file 'a' must be a text; got b'\\xff'. Decode"),
+    ({"files": {1: "x"}}, "path of a file must be a text; got 1"),
+    ({"files": ["a"]}, "files of a program map paths to texts"),
+    ({"argv": "ls -l"}, "Split it into words"),
+    ({"argv": ("ls", 1)}, "a word of a command must be a text; got 1"),
+]
+
+
+@pytest.fixture(scope="module", params=["strict", "landlock"])
+def sandbox(request: pytest.FixtureRequest, open_jail: Callable[[str, Limits], Sandbox]) -> Iterator[Sandbox]:
+    with open_jail(request.param, LIMITS) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "status", "words"),
+    [
+        ("while True: pass", SHORT, Status.TIMEOUT, "its limit is 0.5 s (wall_seconds)"),
+        ("data = bytearray(600 << 20)", LIMITS, Status.MEMORY, "limit of 256 MiB (memory); it held"),
+        (BOMB, LIMITS, Status.MEMORY, "their limit is 256 MiB (memory)"),
+        ("while True: print('x' * 65536)", LIMITS, Status.OUTPUT_LIMIT, "its limit is 1.0 MiB (output)"),
+        ("import os; os.kill(os.getpid(), 11)", LIMITS, Status.KILLED, "11"),
+        ("raise MemoryError", LIMITS, Status.ERROR, ""),
+        ("raise MemoryError('as it pleases')", LIMITS, Status.ERROR, ""),
+        (
+            "try: bytearray(600 << 20)\nexcept MemoryError as error: raise error",
+            LIMITS,
+            Status.MEMORY,
+            "(memory)",
+        ),
+    ],
+    ids=["time", "one allocation", "many processes", "output", "signal", "raised", "with words", "again"],
+)
+def test_what_stopped_a_program_is_a_sentence(
+    code: str, limits: Limits, status: Status, words: str, sandbox: Sandbox
+) -> None:
+    with sandbox.open_session() as session:
+        for result in (sandbox.run(code, limits), session.run(code, limits)):
+            assert result.status is status, result
+            if "os.kill" in code:
+                assert (bool(result.message), result.signal) == (True, 11)
+            elif words:
+                assert words in result.message, result
+            else:
+                assert result.message == ""
+
+
+def test_files_that_do_not_fit_are_refused_before_anything_begins(sandbox: Sandbox) -> None:
+    files = {"a": "x" * (1 * MIB), "b": "é" * (1 * MIB)}
+    result = sandbox.run(Program("print(1)", files=files))
+
+    assert (result.status, result.stdout) == (Status.INFRA_ERROR, "")
+    assert "3,145,728 bytes, and its limit is 2,097,152 (disk)" in result.message
+    with pytest.raises(SandboxError, match=r"its limit is 2,097,152 \(disk\)"):
+        sandbox.open_session(files=files)
+
+
+def test_threads_do_not_take_the_limit_on_memory_for_arenas(sandbox: Sandbox) -> None:
+    assert sandbox.run(THREADS).stdout == "21\n"
+
+
+@pytest.mark.parametrize("given", ODD_LIMITS, ids=str)
+def test_a_limit_that_is_none_is_a_sentence(given: dict[str, object]) -> None:
+    name, value = next(iter(given.items()))
+    with pytest.raises((TypeError, ValueError), match=f"{name} of the limits must be .*; got ") as caught:
+        Limits(**given)  # type: ignore[arg-type]
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "words"), ODD_PROGRAMS)
+def test_a_program_that_is_none_is_a_sentence(given: dict[str, object], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        Program(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tests", ["x", ["x"], [None]])
+def test_a_hidden_test_that_is_none_is_the_graders_error(tests: object, sandbox: Sandbox) -> None:
+    grade = ProgramGrader()("print(1)", cast("list[HiddenTest]", tests), sandbox)
+
+    assert grade.verdict is Verdict.GRADER_ERROR
+    assert "a test is a StdinTest or a CallTest; got" in grade.message
