@@ -221,9 +221,12 @@ def test_a_file_is_replaced_only_by_force_and_only_by_a_whole_one(journal: Path,
 
     with pytest.raises(KeyboardInterrupt):
         export(broken(), "sft", out, force=True)
-    with pytest.raises(BatchError, match="text-only"):
-        export([MADE[0], TEXTS], "trl", out, force=True)
     assert out.read_text() == "mine"
+    table = out.rename(tmp_path / "a.parquet")
+    with pytest.raises(BatchError, match="text-only"):
+        export([MADE[0], TEXTS], "trl", table, force=True)
+    assert table.read_text() == "mine"
+    table.rename(out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "run"]
     assert export(journal, "sft", out, force=True).rows == len(lines(out))
 
