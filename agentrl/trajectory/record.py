@@ -67,7 +67,7 @@ def decode(line: bytes, path: Path, number: int) -> Record:
         raise RunDirectoryError(f"line {number} of {path} is no record of agentrl: {error}.") from error
     record = content.trajectory or content.invalid
     if record is None:
-        raise RunDirectoryError(f"line {number} of {path} is no record of agentrl: it holds nothing.")
+        raise RunDirectoryError(f"line {number} of {path} holds no record of agentrl.")
     return record
 
 
