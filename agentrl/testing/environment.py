@@ -83,18 +83,10 @@ def check_env(
     subject = _EnvironmentChecks(Probe(lent, actions, turns), tuple(tasks or _first_tasks(lent())))
     lent.close()
     checks: dict[str, Check] = {
-        name: functools.partial(_returning, lent, check) for name, check in subject.checks().items()
+        name: functools.partial(lent.around, check) for name, check in subject.checks().items()
     }
     name = env if isinstance(env, str) else env.__qualname__ if isinstance(env, type) else repr(env)
     return run_checks(f"<class {name!r}>" if isinstance(env, type) else name, checks, skip)
-
-
-def _returning(lent: Lent, check: Check) -> Iterator[Finding]:
-    """What a check finds; the environments that it made are closed, for they may hold places at a server."""
-    try:
-        yield from check()
-    finally:
-        lent.close()
 
 
 def _factory(env: object) -> Factory:

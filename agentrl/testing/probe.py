@@ -11,8 +11,9 @@ import numpy as np
 from agentrl.trajectory import TurnKind, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
+    from agentrl.testing.report import Check, Finding
     from agentrl.world.env import TextEnv
 
 Where: TypeAlias = tuple[str, int]
@@ -60,6 +61,13 @@ class Lent:
         """Return a fresh environment."""
         self._made.append(self._factory())
         return self._made[-1]
+
+    def around(self, check: Check) -> Iterator[Finding]:
+        """What a check finds; what it made is closed then, for it may hold places at a server."""
+        try:
+            yield from check()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Close every environment that was made."""
