@@ -152,11 +152,8 @@ class OpenEnvEnv(TextEnv):
     @functools.cached_property
     def toolbox(self) -> Toolbox:
         """The environment's tools, where it speaks MCP; they are asked for once."""
-        return (
-            Toolbox(tool_of(one, self.url, self._call) for one in listed(self._session))
-            if self.tools
-            else Toolbox(())
-        )
+        found = listed(self._session) if self.tools else ()
+        return Toolbox(tool_of(one, self.url, self._call) for one in found)
 
     def default_protocol(self) -> Protocol:
         """Return tags for tools, else plain text."""
