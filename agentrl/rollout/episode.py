@@ -176,18 +176,21 @@ class Episode:
 
     async def _ask(self, observation: str, prompt: Prompt) -> tuple[Sample, float]:
         begun = len(self.turns) if prompt.fresh else self.context.begun
+        tokens = self.context.unseen(prompt)
+        begins = self.origin is not None and len(self.turns) == self.origin.turn
         request = Request(
             trajectory=self.assignment.id,
             stream=f"{self.assignment.id}#{begun}" if begun else self.assignment.id,
             turn=len(self.turns),
             observation=observation,
             messages=tuple(self.context.messages),
-            tokens=self.context.unseen(prompt),
+            tokens=tokens,
             sampling=self._sampling(prompt),
             key=self.assignment.key(len(self.turns)),
             tools=self.stage.schemas(),
             admissible=self.stage.admissible,
             expert=self.stage.expert,
+            inherited=0 if tokens is None or not begins else len(tokens),
         )
         begin = time.perf_counter()
         seconds = self.play.limits.step_seconds

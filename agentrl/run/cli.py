@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 from cyclopts import App, CycloptsError
 
 from agentrl.errors import AgentrlError, CheckError, RolloutError, TemplateError, as_sentence
-from agentrl.run.commands import doctor, environments, evaluation, export, serving, template, tools, training
+from agentrl.run.commands import (
+    doctor,
+    environments,
+    evaluation,
+    export,
+    recipes,
+    serving,
+    template,
+    tools,
+    training,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +62,7 @@ app.command(training.report)
 app.command(export.export)
 app.command(environments.app)
 app.command(tools.app)
+app.command(recipes.app)
 app.command(serving.serve)
 app.command(template.check_template)
 app.command(doctor.doctor)

@@ -10,23 +10,24 @@ sessions or snapshots stand on a state, its cells run in Landlock domains of the
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import os
 import random
 import select
-import shutil
 import signal
 import socket
 import time
 from typing import TYPE_CHECKING, NoReturn, TypedDict
 
-from agentrl.sandbox import landlock, script
+from agentrl.sandbox import landlock, removal, script
 
 if TYPE_CHECKING:
     import types
 
 FORK_ATTEMPTS = 100
+PATIENCE = 60.0
 
 
 class Cell(TypedDict):
@@ -82,21 +83,16 @@ class _State:
             if word == b"save":
                 self.files = _saved(self.home)
                 self._tell({"saved": True})
-            elif word == b"cell" and len(fds) == 5:
+            else:
                 self._fork(fds)
-            elif self.cell > 0 and word == b"kill":
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self.cell, signal.SIGKILL)
 
     def _fork(self, fds: list[int]) -> None:
         script.flush()
         self.started += 1
-        randomness = random.getstate()
         self.cell = _forked()
         if self.cell < 0:
-            self._tell({"wait": signal.SIGKILL, "cell": self.started})
+            self._tell({"wait": signal.SIGKILL, "cell": self.started, "crowded": True})
         if self.cell == 0:
-            random.setstate(randomness)  # which Python seeds anew in every fork
             self._become_next(fds)
             return
         for each in fds:
@@ -144,6 +140,9 @@ class _State:
         self.files = None
         null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
         _redirect(null)
+        if _thread._count() and _forked() > 0:  # a fork has none of the cell's threads, and is the state
+            while True:
+                time.sleep(PATIENCE)  # until everything but the states is ended
         self._tell({"end": code})
 
     def _tell(self, message: dict[str, object]) -> None:
@@ -153,12 +152,16 @@ class _State:
 
 def _forked() -> int:
     """Fork; return -1 where what earlier cells left takes all the processes and does not go away."""
+    randomness = random.getstate()
     for _ in range(FORK_ATTEMPTS):
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:  # children of the cell, ended since: they count as processes
                 pass
         with contextlib.suppress(BlockingIOError):
-            return os.fork()
+            child = os.fork()
+            if child == 0:
+                random.setstate(randomness)  # which Python seeds anew in every fork
+            return child
         time.sleep(0.01)
     return -1
 
@@ -176,31 +179,32 @@ def _folders(home: str) -> list[str]:
 def _saved(home: str) -> dict[str, bytes | None]:
     """Read the files of the session; None stands for a folder."""
     found: dict[str, bytes | None] = {}
-    for top in _folders(home):
-        for folder, folders, names in os.walk(top):
-            folders[:] = [name for name in folders if not os.path.ismount(f"{folder}/{name}")]
-            for name in folders:
-                found[f"{folder}/{name}"] = None
-            for name in names:
-                path = f"{folder}/{name}"
-                if os.path.isfile(path) and not os.path.islink(path):  # noqa: PTH113, PTH114
-                    with contextlib.suppress(OSError), open(path, "rb") as file:  # noqa: PTH123
-                        found[path] = file.read()
+    waiting = [(top, os.stat(top).st_dev) for top in _folders(home)]  # noqa: PTH116
+    while waiting:
+        folder, device = waiting.pop()
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    _read_in(entry, found)
+                elif entry.stat(follow_symlinks=False).st_dev == device:  # else an interpreter is mounted
+                    found[entry.path] = None
+                    waiting.append((entry.path, device))
     return found
+
+
+def _read_in(entry: os.DirEntry[str], found: dict[str, bytes | None]) -> None:
+    if entry.is_file(follow_symlinks=False):
+        with contextlib.suppress(OSError), open(entry.path, "rb") as file:  # noqa: PTH123
+            found[entry.path] = file.read()
 
 
 def _laid_out(files: dict[str, bytes | None], home: str) -> None:
     for top in _folders(home):
-        for entry in os.scandir(top):
-            if os.path.ismount(entry.path):  # where an interpreter lies
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                os.unlink(entry.path)  # noqa: PTH108
+        removal.empty(top)
     for path, content in files.items():
-        if content is None:
-            os.makedirs(path, exist_ok=True)  # noqa: PTH103
-            continue
-        with contextlib.suppress(OSError), open(path, "wb") as file:  # noqa: PTH123
-            file.write(content)
+        with contextlib.suppress(OSError):
+            if content is None:
+                os.mkdir(path)  # noqa: PTH102  # after its parent, which was found before it
+                continue
+            with open(path, "wb") as file:  # noqa: PTH123
+                file.write(content)

@@ -135,7 +135,7 @@ class Supervisor:
     def verdict(self, streams: Streams, stdin: str, seconds: float) -> dict[str, object]:
         """Drain the program until it has ended; a supervisor that says nothing in time is killed."""
         deadline = time.monotonic() + seconds + GRACE
-        data = streams.drain(self.socket, stdin.encode(), deadline)
+        data = streams.drain(self.socket, stdin.encode("utf-8", "replace"), deadline)
         if data:
             said: dict[str, object] = json.loads(data)
             return said

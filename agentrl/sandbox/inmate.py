@@ -112,6 +112,7 @@ def limit(request: Request, spare: int, mapped: int) -> None:
 def _replace(argv: list[str]) -> NoReturn:
     try:
         os.execvpe(argv[0], argv, dict(os.environ))
-    except OSError as error:
-        os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+    except (OSError, ValueError) as error:  # no such program, or a word that none can be given
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        os.write(2, f"{argv[0]}: {why}\n".encode("utf-8", "replace"))
         os._exit(127)

@@ -91,6 +91,7 @@ class Lost(Exception):
 
 ENDED = "the process that held the variables has ended, by what the program did in this cell or before"
 UNDONE = "the cell's process ended before the cell did; the variables are as they were before it"
+CROWDED = "the cell did not begin, for what the session left takes all the processes that it may have"
 STUCK = "no cell begins any more, by what the program did before"
 
 
@@ -172,6 +173,8 @@ class Keeper:
             if ran.stuck:
                 state.end()
             self._freeze()
+            if said is not None:  # a cell that ended well, and its process at once after it
+                verdict = {"status": "killed", "message": UNDONE}
             if state.has_ended():
                 why = STUCK if ran.stuck else ENDED
                 return {**base, "status": "killed", "message": why}
@@ -215,13 +218,14 @@ class Keeper:
         poll = select.poll()
         for item in (channel, self.jail.orders):
             poll.register(item, select.POLLIN)
-        while True:
-            ready = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+        while (left := deadline - time.monotonic()) > 0:
+            ready = dict(poll.poll(left * 1000))
             if channel.fileno() not in ready:
                 return None
             said = heard(channel)
             if said is None or word in said.message:
                 return said
+        return None
 
 
 class _Run:
@@ -246,6 +250,7 @@ class _Run:
             self._poll.register(item, select.POLLIN)
         self.peak = 0
         self.cpu = 0.0
+        self._shared = len(keeper.states) > 1
         self._begun = self.stuck = False
 
     def outcome(self) -> tuple[dict[str, object], Said | None]:
@@ -278,8 +283,10 @@ class _Run:
             elif channel is self._own:
                 return exited(_number(said.message.get("end")) & 255), said
             elif said.message.get("cell") == self._cell:
-                self.stuck = not self._has_begun()
-                return {**ended(_number(said.message.get("wait"))), "message": UNDONE}, None
+                crowded = said.message.get("crowded") is True
+                self.stuck = not self._has_begun() and not (crowded and self._shared)
+                why = CROWDED if crowded else UNDONE
+                return {**ended(_number(said.message.get("wait"))), "message": why}, None
         return None
 
     def _has_begun(self) -> bool:
@@ -319,10 +326,11 @@ def heard(channel: socket.socket) -> Said | None:
     pid = next((struct.unpack("3i", item[2])[0] for item in extra if item[1] == _CREDENTIALS), -1)
     try:
         message = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         message = {}
     return Said(message if isinstance(message, dict) else {}, pid)
 
 
 def _number(value: object) -> int:
-    return value if isinstance(value, int) else 1
+    """Return a number of 16 bits, as a wait status is; 1 where a program sent something else."""
+    return value if isinstance(value, int) and 0 <= value < 1 << 16 else 1

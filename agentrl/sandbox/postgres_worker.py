@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 MEMORY = 2 << 30
+SETTLE = 25_000  # milliseconds, for whatever is asked of a busy server before or beside the query
 _LACK_OF_MEMORY = {"53200", "53400", "54000"}
 _CANCELLED = "57014"
 # Classes of errors that are the server's and not the statement's: connection, resources, operator, system,
@@ -35,7 +36,7 @@ def prepare(settings: dict[str, object]) -> Callable[[dict[str, object]], dict[s
     seconds = float(str(settings["seconds"]))
     milliseconds = max(1, int(seconds * 1000))
     options = {
-        "statement_timeout": milliseconds,
+        "statement_timeout": SETTLE,  # until the query, which gets a time of its own
         "lock_timeout": milliseconds,
         "idle_in_transaction_session_timeout": milliseconds + 5000,
         "client_connection_check_interval": 1000,
@@ -69,6 +70,7 @@ def _answer(
                 rows = plainly.exec_driver_sql(str(asked["check"])).all()
                 return {"problems": [row[0] for row in rows]}
             connection.rollback()
+            connection.exec_driver_sql(f"SET statement_timeout = {max(1, int(seconds * 1000))}")
             with _deadline(connection, seconds):
                 answer = _queried(connection, str(asked["sql"]), seconds, sizes)
     except DBAPIError as error:

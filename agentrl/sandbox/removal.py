@@ -15,6 +15,13 @@ def remove(folder: str) -> None:
     folder is named relative to an open folder and no link is followed, so that a program that puts a link in
     the place of a folder while it is removed leads nowhere else.
     """
+    empty(folder)
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)  # noqa: PTH106
+
+
+def empty(folder: str) -> None:
+    """Remove everything in a folder as far as possible, as `remove` does; folders that are mounted stay."""
     with contextlib.suppress(OSError):
         top = _entered(folder)
         try:
@@ -23,7 +30,6 @@ def remove(folder: str) -> None:
                 waiting += _removed(waiting.pop(), top)
         finally:
             os.close(top)
-        os.rmdir(folder)  # noqa: PTH106
 
 
 def remove_soon(folder: str) -> None:

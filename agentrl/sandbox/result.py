@@ -10,6 +10,7 @@ from enum import StrEnum
 MIB = 1 << 20
 MOST_SECONDS = 1_000_000
 MOST_BYTES = 1 << 60
+MOST_SEED = 1 << 64
 
 
 class Status(StrEnum):
@@ -106,7 +107,7 @@ class Program:
         code: Python source; empty if there is a command.
         argv: a command that the jail can see, such as ("/bin/sh", "-c", "ls").
         files: relative path to content, laid into the work folder.
-        stdin: what the program reads.
+        stdin: what the program reads; as in files, half a character becomes a question mark.
         seed: reseeds the generators of `random` and, where it was pre-imported, of numpy.
         setup: Python that runs before the code and makes names for it.
     """
@@ -121,7 +122,7 @@ class Program:
     def __post_init__(self) -> None:
         for name in ("code", "stdin", "setup"):
             check_text(f"{name} of a program", getattr(self, name))
-        check_whole("the seed of a program", self.seed)
+        check_whole("the seed of a program", self.seed, -MOST_SEED, MOST_SEED)
         files: object = self.files
         if not isinstance(files, Mapping):
             raise TypeError(f"files of a program map paths to texts; got {files!r:.60}.")

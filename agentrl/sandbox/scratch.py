@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agentrl.errors import SandboxUnavailable
 from agentrl.sandbox.removal import remove
 from agentrl.sandbox.verdict import INSIDE
 
@@ -40,8 +41,16 @@ def scratch(prefix: str) -> Scratch:
 
     A living process holds a lock on its folder, which the kernel takes away from a dead one, however it died.
     Folders of other users are left alone.
+
+    Raises:
+        SandboxUnavailable: there is no place for temporary files.
     """
-    place = tempfile.gettempdir()
+    try:
+        place = tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise SandboxUnavailable(
+            f"No folder for temporary files can be written ({error.strerror}). Set TMPDIR to one that can."
+        ) from error
     if (place, prefix) not in _SWEPT:
         _SWEPT.add((place, prefix))
         sweep(prefix)

@@ -120,8 +120,8 @@ def _ran_out(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if not isinstance(error, MemoryError) or trace is None:
-        return isinstance(error, MemoryError)
+    if not isinstance(error, MemoryError) or trace is None:  # a source that is too deep for the parser
+        return False
     return trace.tb_frame.f_code.co_code[trace.tb_lasti] != _RAISE
 
 

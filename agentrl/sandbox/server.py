@@ -195,7 +195,7 @@ def _move_in(prefixes: tuple[str, ...], *, root: bool) -> None:
         kernel.unshare(kernel.NEW_USER | kernel.NEW_NS | kernel.NEW_NET)
         kernel.map_identity(INSIDE, user, group)
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-    base = tempfile.gettempdir()
+    base = _some_folder()
     kernel.mount("tmpfs", base, "tmpfs", kernel.MS_NOSUID, "size=1m,mode=0755")
     # The old root stays reachable below the new one until everything is bound.
     kernel.pivot_root(base, _folder(base, "old"))
@@ -216,6 +216,14 @@ def _move_in(prefixes: tuple[str, ...], *, root: bool) -> None:
     kernel.mount("/old/proc", "/proc", "", kernel.MS_BIND | kernel.MS_REC)
     kernel.detach("/old")
     Path("/old").rmdir()
+
+
+def _some_folder() -> str:
+    """Return a folder to cover; where nothing can be written, one that is always there."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return "/usr"
 
 
 def _folder(base: str, name: str) -> str:

@@ -270,7 +270,7 @@ class JailSession:
         return jail
 
     def _standing_or_new(self) -> _Jail:
-        if self._jail is None or not self._jail.alive:
+        if self._jail is None:
             self._jail = self._opened()
         return self._jail
 

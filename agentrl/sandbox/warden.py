@@ -159,7 +159,7 @@ def _lay_files(files: dict[str, str], work: str) -> None:
         if not path.startswith(f"{work}/"):
             raise ValueError(f"a file of a program lies in its work folder; got {name!r}")
         os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
-        with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
+        with open(path, "w", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
             file.write(content)
 
 

@@ -56,6 +56,7 @@ ODD_PROGRAMS: list[tuple[dict[str, object], str]] = [
     ({"setup": None}, "setup of a program must be a text"),
     ({"seed": "a"}, "seed of a program must be a whole number; got 'a'"),
     ({"seed": 1.5}, "seed of a program must be a whole number"),
+    ({"seed": 10**30}, "seed of a program must be from"),
     ({"files": {"a": b"\xff"}}, r"content of the file 'a' must be a text; got b'\\xff'. Decode"),
     ({"files": {1: "x"}}, "path of a file must be a text; got 1"),
     ({"files": ["a"]}, "files of a program map paths to texts"),
@@ -113,6 +114,30 @@ def test_files_that_do_not_fit_are_refused_before_anything_begins(sandbox: Sandb
         sandbox.open_session(files=files)
 
 
+def test_half_a_character_reaches_a_program_as_a_question_mark(sandbox: Sandbox) -> None:
+    """A model's JSON may hold one, and nothing that it writes is a failure of ours."""
+    program = Program("print(input(), open('a').read())", files={"a": "b\udc00"}, stdin="a\ud800")
+
+    assert sandbox.run(program).stdout == "a? b?\n"
+    with sandbox.open_session() as session:
+        assert session.run("input()", stdin="a\ud800").stdout == "'a?'\n"
+        assert "surrogates not allowed" in session.run("print('\ud800')").stderr
+
+
+@pytest.mark.parametrize("word", ["a\0b", "\ud800"])
+def test_a_word_that_no_command_can_have_is_told(word: str, sandbox: Sandbox) -> None:
+    result = sandbox.run(Program(argv=("/bin/echo", word)))
+
+    assert (result.status, result.stderr.startswith("/bin/echo: ")) == (Status.ERROR, True), result
+
+
+@pytest.mark.parametrize("code", ["-" * 200_000 + "1", "lambda:" * 20_000 + "1"])
+def test_a_source_too_deep_for_the_parser_is_an_error_and_no_want_of_memory(
+    code: str, sandbox: Sandbox
+) -> None:
+    assert sandbox.run(code).status is Status.ERROR
+
+
 def test_threads_do_not_take_the_limit_on_memory_for_arenas(sandbox: Sandbox) -> None:
     assert sandbox.run(THREADS).stdout == "21\n"
 
@@ -127,7 +152,7 @@ def test_a_limit_that_is_none_is_a_sentence(given: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(("given", "words"), ODD_PROGRAMS)
 def test_a_program_that_is_none_is_a_sentence(given: dict[str, object], words: str) -> None:
-    with pytest.raises(TypeError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         Program(**given)  # type: ignore[arg-type]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agentrl.errors import SandboxUnavailable
 from agentrl.sandbox import removal
 from agentrl.sandbox.scratch import scratch, sweep
 from agentrl.sandbox.sqlite import SqliteGuard
@@ -41,6 +42,17 @@ def test_folders_of_the_dead_go_and_those_of_the_living_and_of_others_stay(place
     assert (other / "deep" / "file").read_text() == "kept?"
     mine.close()
     assert not Path(mine.path).exists()
+
+
+def test_a_machine_without_a_place_for_temporary_files_is_told_the_repair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    with pytest.raises(SandboxUnavailable, match="Set TMPDIR to one that can"):
+        scratch("agentrl-x-")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")

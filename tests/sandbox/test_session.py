@@ -263,10 +263,7 @@ def test_an_error_is_told_although_the_program_put_the_means_away(session: JailS
     assert "ZeroDivisionError" in session.run(wreck).stderr
 
 
-@pytest.mark.parametrize(
-    "wreck",
-    ["import os; os.fork = None", "import json; json.loads = None", "import socket; socket.recv_fds = None"],
-)
+@pytest.mark.parametrize("wreck", ["import os; os.fork = None", "import json; json.loads = None"])
 def test_a_session_that_its_program_made_useless_says_so_and_begins_anew(
     wreck: str, session: JailSession
 ) -> None:
@@ -283,8 +280,58 @@ def test_a_session_that_its_program_made_useless_says_so_and_begins_anew(
     assert "NameError" in session.run("x").stderr
 
 
+SEND = """
+import os, socket, threading
+def send():
+    for number in range(3, 64):
+        try: socket.socket(fileno=os.dup(number)).send(MESSAGE)
+        except OSError: pass
+send()
+"""
+HOSTILE = {
+    "no rights": "import os; os.mkdir('d'); os.chmod('d', 0); os.chmod('.', 0)",
+    "deep": "import os\ntry:\n    for _ in range(3000): os.mkdir('d'); os.chdir('d')\nexcept OSError: pass",
+    "links": "import os; os.symlink('/etc/passwd', 'f'); os.symlink('..', 'up'); os.mkfifo('pipe')",
+    "holes": "for n in range(30): open(str(n), 'wb').truncate(31 << 20)",
+    "threads": (
+        "import threading, time\n"
+        "for _ in range(20): threading.Thread(target=time.sleep, args=(99,), daemon=True).start()"
+    ),
+    "no processes": "import resource; resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))",
+    "no descriptors": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))",
+    "alarms": (
+        "import signal; signal.signal(signal.SIGALRM, lambda *_: 1 / 0)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)"
+    ),
+    "nested": SEND.replace("MESSAGE", "b'[' * 4000"),
+    "a great number": SEND.replace("MESSAGE", 'b\'{"wait": 1099511627776, "cell": 1}\''),
+    "deaf": "import socket; socket.recv_fds = None",
+    "later": SEND.replace("MESSAGE", 'b\'{"wait": 1099511627776, "cell": 1}\'').replace(
+        "\nsend()", "\ndef on():\n    while True: send()\nthreading.Thread(target=on, daemon=True).start()"
+    ),
+}
+
+
+@pytest.mark.parametrize("cell", HOSTILE.values(), ids=HOSTILE)
+def test_what_a_program_does_to_its_session_is_its_own_and_no_branchs(
+    cell: str, session: JailSession
+) -> None:
+    session.run("x = 1; open('mine', 'w').write('mine')")
+    with session.branch() as other:
+        other.run("x = 2; open('mine', 'w').write('other')")
+
+        results = [session.run(cell)]
+        assert other.run("x, open('mine').read()").stdout == "(2, 'other')\n"
+        results += [session.run("x"), session.run("1")]
+        with session.branch() as third:
+            results.append(third.run("1"))
+
+        assert Status.INFRA_ERROR not in [each.status for each in results], results
+        assert other.run("x").stdout == "2\n"
+
+
 def test_a_session_that_cannot_be_saved_is_its_programs_loss(session: JailSession) -> None:
-    session.run("import os; os.walk = None")
+    session.run("import os; os.scandir = None")
     with session.branch() as other:
         for each in (other, session):
             result = each.run("1")
@@ -333,12 +380,15 @@ def test_a_supervisor_that_dies_is_ours_and_not_the_programs(sandbox: Sandbox) -
     with sandbox.open_session() as session:
         session.run("x = 1")
         assert session._jail is not None
+        branch = session.branch()
         session._jail.supervisor.kill()
 
-        result = session.run("x")
-
-        assert (result.status, result.state_lost) == (Status.INFRA_ERROR, True)
-        assert session.run("print(1)").stdout == "1\n"
+        for each in (session, branch):
+            result = each.run("x")
+            assert (result.status, result.state_lost) == (Status.INFRA_ERROR, True)
+            assert result.message
+            assert each.run("print(1)").stdout == "1\n"
+        branch.close()
 
 
 def test_what_is_no_cell_no_input_and_no_snapshot_is_a_sentence(session: JailSession) -> None:
