@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
 
-from agentrl.errors import AgentrlError, CheckError, RolloutError, TemplateError
+from agentrl.errors import AgentrlError, CheckError, RolloutError, TemplateError, as_sentence
 from agentrl.run.commands import (
     doctor,
     environments,
@@ -107,7 +107,8 @@ def _say(error: Exception, *, debug: bool) -> int:
         print(f"error: {where}{error.strerror or error}. Mend that and run again.", file=sys.stderr)
         return BAD_INPUT
     hint = "" if debug else " Run again with --debug for the traceback, and report it."
-    print(f"error: this is a defect of agentrl: {type(error).__name__}: {error}.{hint}", file=sys.stderr)
+    said = as_sentence(f"{type(error).__name__}: {error}")
+    print(f"error: this is a defect of agentrl: {said}{hint}", file=sys.stderr)
     return DEFECT
 
 

@@ -115,7 +115,7 @@ class Tool:
     def _execute(self, arguments: Mapping[str, object]) -> ToolResult:
         call = functools.partial(self.function, **arguments)
         try:
-            value = call() if self.timeout is None else within(call, self.timeout, self.name)
+            value = call() if self.timeout is None else within(call, self.timeout, f"the tool {self.name!r}")
         except (*ORDINARY_ERRORS, *self.errors) as error:
             message = f"{self.name} failed: {_message(error)}"
             return ToolResult(text=message, error=message)
