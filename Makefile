@@ -24,8 +24,10 @@ export PIP_ROOT_USER_ACTION ?= ignore
 
 # vLLM lives alone: its pins conflict with current transformers. 3.5 GB, two minutes.
 VLLM_VENV ?= .venv-vllm
+# So does OpenEnv: its web interface and fastmcp bring 480 MB.
+OPENENV_VENV ?= .venv-openenv
 
-.PHONY: help train test test-slow check clean vllm
+.PHONY: help train test test-slow check clean vllm openenv
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -51,6 +53,8 @@ check: $(VENV)/.test ## lint, format, types and import order; changes nothing
 
 vllm: $(VLLM_VENV)/.made ## make a virtual environment with vLLM for the CPU, for the tests that talk to it
 
+openenv: $(OPENENV_VENV)/.made ## make a virtual environment with OpenEnv's own server, for the tests that talk to it
+
 clean: ## remove caches and builds; keeps runs/ and $(VENV)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -69,7 +73,7 @@ $(VENV)/.train: $(VENV)/.made pyproject.toml constraints.txt
 # textworld may need a C compiler (its dependency jericho is built from source): without it, its tests skip.
 $(VENV)/.test: $(VENV)/.train
 	@echo "Installing the test tools"
-	@$(PIP) -e '.[train,dev,serve,math,search,sql]' $(BRIEF)
+	@$(PIP) -e '.[train,dev,serve,math,openenv,search,sql]' $(BRIEF)
 	@echo "Installing textworld (optional): about a minute"
 	@$(PIP) -e '.[textworld]' $(BRIEF) || echo "textworld could not be installed here: its tests will skip"
 	@$(PIP) -e '.[alfworld]' $(BRIEF) || echo "ALFWorld's planner could not be compiled here: its tests will skip"
@@ -87,4 +91,10 @@ $(VLLM_VENV)/.made:
 	@$(VLLM_VENV)/bin/python -m pip uninstall -q -y torchvision torchcodec torchaudio
 	@folder=$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-0.32.0+cpu.dist-info; \
 	mkdir -p $$folder; printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > $$folder/METADATA; touch $$folder/RECORD
+	@touch $@
+
+$(OPENENV_VENV)/.made:
+	@echo "Installing OpenEnv into $(OPENENV_VENV): about a minute"
+	@$(PYTHON) -m venv $(OPENENV_VENV)
+	@set -o pipefail; $(OPENENV_VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off openenv==0.10.0 $(BRIEF)
 	@touch $@

@@ -139,3 +139,14 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(given, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def as_sentence(said: object) -> str:
+    r"""Return what somebody else said as one sentence on one line, so that another can follow.
+
+    >>> [as_sentence(said) for said in ("no such file", "It broke.\n", "Did you mean `Ice-v1`?", "")]
+    ['no such file.', 'It broke.', 'Did you mean `Ice-v1`?', '']
+    """
+    text = " ".join(str(said).split()).rstrip(" ,;:")
+    bare = text.rstrip("'\"`)]")
+    return text if not bare or bare.endswith((".", "!", "?")) else f"{text}."

@@ -197,7 +197,8 @@ def choose_rates(
     found = {pair: result.final for pair, result in zip(pairs, results, strict=True)}
     for (arm, rate), share in found.items():
         print(f"{arm.title}, rate {rate:g}: {share:.3f} of {tasks} tasks of {split}", flush=True)
-    return {arm: max(rates, key=lambda rate, arm=arm: found[arm, rate]) for arm in arms}
+    shares = {arm: {rate: found[arm, rate] for rate in rates} for arm in arms}
+    return {arm: max(share, key=share.__getitem__) for arm, share in shares.items()}
 
 
 def train_all(

@@ -41,11 +41,13 @@ class Format:
     Args:
         about: one line for people.
         open: begins a file of this form.
+        ending: of such a file's name.
         failures: whether it has a place for rollouts that failed; they are left out otherwise.
     """
 
     about: str
     open: Callable[[Path, Origin], Sink]
+    ending: str
     failures: bool = False
 
 
@@ -89,36 +91,49 @@ def open_document(path: Path, origin: Origin) -> Sink:
 
 
 FORMATS: Final[Mapping[str, Format]] = {
-    "jsonl": Format("every record as a line of JSON, exactly; export reads it again", open_records, True),
+    "jsonl": Format(
+        "every record as a line of JSON, exactly; export reads it again", open_records, ".jsonl", True
+    ),
     "parquet": Format(
-        "a table of one row per trajectory", OpenTable(layouts.trajectory_row, layouts.trajectory_schema)
+        "a table of one row per trajectory",
+        OpenTable(layouts.trajectory_row, layouts.trajectory_schema),
+        ".parquet",
     ),
     "parquet-turns": Format(
-        "a table of one row per turn, exactly; export reads it again", OpenTable(turn_rows, turn_schema)
+        "a table of one row per turn, exactly; export reads it again",
+        OpenTable(turn_rows, turn_schema),
+        ".parquet",
     ),
-    "sft": Format("conversations (messages) as JSON lines, for SFT trainers", OpenLines(layouts.chat_row)),
+    "sft": Format(
+        "conversations (messages) as JSON lines, for SFT trainers", OpenLines(layouts.chat_row), ".jsonl"
+    ),
     "sft-tokens": Format(
         "the exact tokens (input_ids, labels) as Parquet, one row per stream",
         OpenTable(layouts.label_rows, layouts.label_schema),
+        ".parquet",
     ),
     "trl": Format(
         "prompt_ids, completion_ids, env_mask, logprobs and reward as Parquet, one row per stream",
         OpenTable(layouts.rollout_rows, layouts.rollout_schema),
+        ".parquet",
     ),
     "trl-chat": Format(
         "prompt and completion as conversations with reward and label, as JSON lines",
         OpenLines(layouts.preference_row),
+        ".jsonl",
     ),
     "verl": Format(
         "prompts, data_source, reward_model and extra_info as Parquet, one row per task",
         OpenTable(layouts.task_row, layouts.task_schema, layouts.task_of),
+        ".parquet",
     ),
     "verl-sft": Format(
         "conversations (messages) as Parquet, for verl's multi-turn SFT",
         OpenTable(layouts.chat_row, layouts.chat_schema),
+        ".parquet",
     ),
-    "inspect": Format("a log of Inspect AI (.eval)", open_archive, True),
-    "inspect-json": Format("a log of Inspect AI (.json)", open_document, True),
+    "inspect": Format("a log of Inspect AI (.eval)", open_archive, ".eval", True),
+    "inspect-json": Format("a log of Inspect AI (.json)", open_document, ".json", True),
 }
 """Every form, by the name that `agentrl export --to` takes."""
 
@@ -184,6 +199,7 @@ def export(  # one door with a default for everything but the first three
     form = _format(to)
     where = Path(out)
     records, origin = _opened(source)
+    _check_ending(where, to, form)
     _check_target(where, records, force=force)
     # In the folder of its target, or the last rename could not be atomic.
     part = where.with_name(f".{where.name}.{os.getpid()}")
@@ -215,6 +231,16 @@ def _opened(source: str | os.PathLike[str] | Iterable[Record]) -> tuple[Iterable
     found = Source.of(source)
     # The folder's name and no path: the file may be given away.
     return found, Origin(Path(source).name, max(file.stat().st_mtime for file in found.files))
+
+
+def _check_ending(where: Path, to: str, form: Format) -> None:
+    """Raise `ConfigError` where a name says that the file is of another form."""
+    others = [name for name, other in FORMATS.items() if other.ending == where.suffix]
+    if others and where.suffix != form.ending:
+        raise ConfigError(
+            f"{where.name} is the name of a file that --to {' or '.join(others)} writes; --to {to} writes "
+            f"{form.ending}. Rename it to {where.with_suffix(form.ending).name}, or choose the other form."
+        )
 
 
 def _check_target(where: Path, records: Iterable[Record], *, force: bool) -> None:

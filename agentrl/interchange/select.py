@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
+from agentrl.errors import ConfigError
 from agentrl.interchange.conversation import digest_of
 from agentrl.trajectory.turn import Invalid, Trajectory
 
@@ -23,6 +25,10 @@ class Selection:
     successes: bool = False
     least_reward: float | None = None
     unique: bool = False
+
+    def __post_init__(self) -> None:
+        if self.least_reward is not None and math.isnan(self.least_reward):
+            raise ConfigError("least_reward is not a number (nan); give the smallest reward to keep.")
 
     @property
     def takes_all(self) -> bool:

@@ -30,9 +30,9 @@ class LineReader:
     def __iter__(self) -> Iterator[Record]:
         """Yield the records. Raises `RunDirectoryError` where a whole line is none."""
         with sentence(self.path, "read"), self.path.open("rb") as file:
-            for line in file:
+            for number, line in enumerate(file, 1):
                 if line.endswith(b"\n"):
-                    yield decode(line, self.path)
+                    yield decode(line, self.path, number)
                 else:
                     self.dropped_bytes = len(line)
 

@@ -66,6 +66,8 @@ class Request:
         turn: index of the turn within the trajectory.
         observation: the text to answer; `messages`: the whole conversation so far, ending with it.
         tokens: (P,) tokens added since the last sampled token of this stream; None without a renderer.
+        inherited: how many of the first `tokens` a branch has from its parent, under whose name the policy
+            has read them already.
         key: what the sampling noise depends on: (seed, step, task, member, turn) as integers.
         tools: JSON schemas of the world's tools, for a server that makes tool calls of its own; empty where
             the protocol writes them as text.
@@ -84,6 +86,7 @@ class Request:
     tools: tuple[Mapping[str, object], ...] = ()
     admissible: Callable[[], Sequence[str] | None] = _nothing_admissible
     expert: Callable[[str], Player | None] = _no_expert
+    inherited: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from agentrl.world.parsing import ROLE_TOKEN
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeAlias
@@ -36,7 +38,13 @@ def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ..
 
     Text worlds repeat themselves: most observations of a run are found here.
     """
-    return tuple(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+    found = _unmarked(tokenizer).search(text)
+    if found is None:
+        return tuple(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+    # The tokenizer splits only what it calls special; cut inside of it, the token is text, too.
+    cut = found.start() + 1
+    rest = encode_inside(tokenizer, text[cut:], encode_plain)
+    return (*encode_plain(tokenizer, text[:cut]), *rest)
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -92,9 +100,24 @@ def _begins_with_blank(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the special tokens by their text. The result is shared: do not change it."""
+    """Return the special tokens by their text, and those of a role that a tokenizer does not call special.
+
+    DeepSeek's vocabulary has such. The result is shared: do not change it.
+    """
     added = tokenizer.added_tokens_decoder
-    return {token.content: number for number, token in added.items() if token.special and token.content}
+    return {
+        token.content: number
+        for number, token in added.items()
+        if token.content and (token.special or ROLE_TOKEN.fullmatch(token.content))
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _unmarked(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Return what finds the tokens of a role that the tokenizer does not call special."""
+    added = tokenizer.added_tokens_decoder.values()
+    names = [token.content for token in added if not token.special and ROLE_TOKEN.fullmatch(token.content)]
+    return re.compile("|".join(map(re.escape, names)) or "(?!)")
 
 
 @functools.lru_cache(maxsize=64)

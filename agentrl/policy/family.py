@@ -10,6 +10,7 @@ from agentrl.errors import TemplateError
 from agentrl.policy.codec import special_ids
 from agentrl.policy.habits import MARK, SCHEMA, TOOL, habits_of, tool_call, tool_message
 from agentrl.world.calls import GemmaCalls, LlamaCalls, MistralCalls
+from agentrl.world.marked import SEPARATOR, CoderCalls, DeepSeekCalls
 from agentrl.world.protocol import JsonCalls, NativeCalls
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def family_of(jinja: Jinja) -> Family:
 def call_shape(jinja: Jinja) -> str:
     """Return what the template writes for a call, after the user's message."""
     user: Spoken = {"role": "user", "content": "a"}
-    call: Spoken = {"role": "assistant", "content": "", "tool_calls": [tool_call(1)]}
+    made = tool_call(1, text=habits_of(jinja).texts)
+    call: Spoken = {"role": "assistant", "content": "", "tool_calls": [made]}
     start = jinja.attempt([user], tools=[SCHEMA], prompt=True)
     for messages in ([user, call], [user, call, tool_message("RESULT", "000000001", TOOL)]):
         shown = jinja.attempt(messages, tools=[SCHEMA])
@@ -64,6 +66,10 @@ def call_shape(jinja: Jinja) -> str:
 def _form_of_shape(shape: str, *, listed: bool) -> Protocol | None:
     if "[TOOL_CALLS]" in shape:
         return MistralCalls(listed=listed, version=_mistral_version(shape))
+    if SEPARATOR in shape:
+        return DeepSeekCalls(listed=listed, fenced="```" in shape)
+    if "<function=" in shape and "<parameter=" in shape:
+        return CoderCalls(listed=listed)
     if "<tool_call>" in shape and '"arguments"' in shape:
         return NativeCalls() if listed else JsonCalls()
     if '"parameters"' in shape and '"name"' in shape:
@@ -90,6 +96,8 @@ def _name(jinja: Jinja, text: str) -> str:
     if "<|im_start|>" in text:
         if not habits.lists_tools:
             return "ChatML"
+        if "<function=" in call_shape(jinja):
+            return "Qwen3-Coder"
         return "Qwen3" if habits.drops_thoughts or "<think>" in _vocabulary(jinja) else "Qwen2.5"
     marks = {
         "<|start_header_id|>": "Llama 3",
@@ -117,6 +125,6 @@ def native_form(jinja: Jinja) -> Protocol:
         raise TemplateError(
             f"the chat template writes a call as {family.shape.strip()!r}, a form that is not read here. "
             "Choose environment.protocol = json or tags, which any model can learn, or use a template whose "
-            "calls are in the form of Qwen, Llama 3 or Mistral."
+            "calls are in the form of Qwen, Llama 3, Mistral or DeepSeek."
         )
     return family.form

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
-from agentrl.errors import TemplateError
+from agentrl.errors import TemplateError, as_sentence
 from agentrl.policy.codec import special_pattern
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ SCHEMA: Final[Mapping[str, object]] = {
         },
     },
 }
+_WORDS: Final = "USERASKED"
+_ASKED: Final[Spoken] = {"role": "user", "content": _WORDS}
 _USER: Final[Spoken] = {"role": "user", "content": "a"}
 
 
@@ -73,7 +75,7 @@ class Jinja:
         except Exception as error:  # jinja2 and whatever a template calls
             roles = ", ".join(str(message["role"]) for message in messages)
             raise TemplateError(
-                f"the chat template cannot be applied to messages of the roles {roles}: {error} "
+                f"the chat template cannot be applied to messages of the roles {roles}: {as_sentence(error)} "
                 'Mend or replace the template, or set `model.renderer = "markup"`.'
             ) from error
 
@@ -101,6 +103,7 @@ class Habits:
         results: how results of calls are shown: as ordinary `text`, or as tool messages after the agent's own
             words (`verbatim`) or after its calls taken apart (`structured`).
         drops_thoughts: whether an earlier turn loses its thought when a user message follows.
+        texts: whether it wants a call's arguments as a text of JSON, not as an object.
     """
 
     system: bool
@@ -111,11 +114,17 @@ class Habits:
     lists_tools: bool
     results: Results
     drops_thoughts: bool
+    texts: bool
 
 
-def tool_call(number: int, value: str = MARK) -> dict[str, object]:
-    """Return a call of the tool that does not exist, with an identifier that every template takes."""
-    function = {"name": TOOL, "arguments": {KEY: value}}
+def tool_call(number: int, *, text: bool = False) -> dict[str, object]:
+    """Return a call of the tool that does not exist, with an identifier that every template takes.
+
+    Args:
+        text: give its arguments as a text of JSON, as some templates want them.
+    """
+    arguments = {KEY: MARK}
+    function = {"name": TOOL, "arguments": json.dumps(arguments) if text else arguments}
     return {"id": f"{number:09d}", "type": "function", "function": function}
 
 
@@ -131,18 +140,18 @@ def habits_of(jinja: Jinja) -> Habits:
     Raises:
         TemplateError: it cannot be applied to a user message, or does not show the agent's turn.
     """
-    user = jinja([_USER])
-    prompt = _beyond(jinja([_USER], prompt=True), user)
-    before, mark, after = jinja([_USER, {"role": "assistant", "content": MARK}]).partition(MARK)
+    user = _since_asked(jinja([_ASKED]))
+    prompt = prompt_of(jinja)
+    before, mark, after = jinja([_ASKED, {"role": "assistant", "content": MARK}]).partition(MARK)
     if not mark:
         raise TemplateError(
             f"the chat template does not show the agent's turn as it was written: {before[:80]!r}. "
             'Mend the template, or set `model.renderer = "markup"`.'
         )
-    header = _beyond(before, user)
+    header = _beyond(_since_asked(before), user)
     lists = TOOL in jinja.attempt([_USER], tools=[SCHEMA])
     ending = special_pattern(jinja.tokenizer).match(after.lstrip())
-    results = _results(jinja) if lists else "text"
+    results = _results(jinja, text=_wants_texts(jinja)) if lists else "text"
     between = _beyond(header, prompt)
     return Habits(
         system="INSTRUCTION" in jinja.attempt([{"role": "system", "content": "INSTRUCTION"}, _USER]),
@@ -155,7 +164,20 @@ def habits_of(jinja: Jinja) -> Habits:
         lists_tools=lists,
         results="text" if results == "structured" and not ending else results,
         drops_thoughts=_drops_thoughts(jinja),
+        texts=_wants_texts(jinja),
     )
+
+
+def prompt_of(jinja: Jinja) -> str:
+    """Return what asks for the agent's turn: what is added after the user's words.
+
+    What stands before them may be the time, which no two renderings share.
+    """
+    return _beyond(_since_asked(jinja([_ASKED], prompt=True)), _since_asked(jinja([_ASKED])))
+
+
+def _since_asked(text: str) -> str:
+    return text.rpartition(_WORDS)[2]
 
 
 def _beyond(text: str, beginning: str) -> str:
@@ -163,14 +185,24 @@ def _beyond(text: str, beginning: str) -> str:
     return text[len(beginning) :] if text.startswith(beginning) else ""
 
 
-def _results(jinja: Jinja) -> Results:
+def _wants_texts(jinja: Jinja) -> bool:
+    """Whether the template shows a call only where its arguments are a text."""
+    shown = [
+        jinja.attempt([_USER, {"role": "assistant", "content": "", "tool_calls": [tool_call(1, text=text)]}])
+        for text in (False, True)
+    ]
+    return MARK not in shown[0] and MARK in shown[1]
+
+
+def _results(jinja: Jinja, *, text: bool) -> Results:
     first, second = (tool_message(f"RESULT{number}", f"{number:09d}", TOOL) for number in (1, 2))
     words: Spoken = {"role": "assistant", "content": MARK}
     shown = jinja.attempt([_USER, words, first, words, second], prompt=True, tools=[SCHEMA])
     if "RESULT1" in shown and "RESULT2" in shown and shown.count(MARK) == 2:
         return "verbatim"
     calls: list[Spoken] = [
-        {"role": "assistant", "content": "", "tool_calls": [tool_call(number)]} for number in (1, 2)
+        {"role": "assistant", "content": "", "tool_calls": [tool_call(number, text=text)]}
+        for number in (1, 2)
     ]
     shown = jinja.attempt([_USER, calls[0], first, calls[1], second], prompt=True, tools=[SCHEMA])
     return "structured" if "RESULT1" in shown and "RESULT2" in shown else "text"

@@ -60,7 +60,11 @@ class HfPolicy:
         self._move_stream(request)
         ticket = self.engine.submit(
             DecodeRequest(
-                stream=request.stream, tokens=request.tokens, sampling=request.sampling, key=request.key
+                stream=request.stream,
+                tokens=request.tokens,
+                sampling=request.sampling,
+                key=request.key,
+                inherited=request.inherited,
             )
         )
         future: asyncio.Future[Decoded] = asyncio.get_running_loop().create_future()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 from agentrl.errors import TemplateError
 from agentrl.policy.base import Message
 from agentrl.policy.codec import MASK, encode_whole
-from agentrl.policy.habits import KEY, SCHEMA, TOOL
+from agentrl.policy.habits import KEY, SCHEMA, TOOL, prompt_of
 from agentrl.policy.template import ChatTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from agentrl.policy.render import Renderer
     from agentrl.world.protocol import Protocol
@@ -107,9 +107,7 @@ def _inspect(renderer: ChatTemplate) -> Inspection:
 
 
 def _prompt(renderer: ChatTemplate) -> str:
-    user: Mapping[str, object] = {"role": "user", "content": "a"}
-    text, asked = renderer.jinja([user]), renderer.jinja([user], prompt=True)
-    return asked[len(text) :] + renderer.habits.header if asked.startswith(text) else asked
+    return prompt_of(renderer.jinja) + renderer.habits.header
 
 
 def _turns(renderer: ChatTemplate, form: Protocol | None) -> list[Tried]:

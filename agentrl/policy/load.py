@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentrl.errors import MissingExtraError, PolicyError
+from agentrl.errors import MissingExtraError, PolicyError, as_sentence
 from agentrl.policy.render import Markup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from agentrl.policy.render import Renderer
@@ -51,7 +50,7 @@ def load_model(
     except (OSError, ValueError) as error:
         kind = "folder" if Path(path).exists() else "folder or hub name"
         raise PolicyError(
-            f"no model could be loaded from the {kind} {path!r}: {str(error).splitlines()[0]} "
+            f"no model could be loaded from the {kind} {path!r}: {_first(error)} "
             "Give a folder that holds config.json, weights and a tokenizer."
         ) from error
     model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
@@ -121,7 +120,7 @@ def read_tokenizer(path: str, *, offline: bool = False) -> PreTrainedTokenizerBa
         )
     try:
         return load_tokenizer(str(folder) if folder.is_dir() else path, offline=offline)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers raises Exception itself, and transformers whatever it meets
         if not folder.is_dir():
             where = "in the cache of the hub on this machine" if offline else "on the hub"
             raise PolicyError(
@@ -129,9 +128,13 @@ def read_tokenizer(path: str, *, offline: bool = False) -> PreTrainedTokenizerBa
                 f"{where}. Give a folder that holds tokenizer.json and tokenizer_config.json."
             ) from error
         raise PolicyError(
-            f"the tokenizer in {path} cannot be read: {str(error).splitlines()[0]} Save it again with "
-            "save_pretrained."
+            f"the tokenizer in {path} cannot be read: {_first(error)} Save it again with save_pretrained."
         ) from error
+
+
+def _first(error: Exception) -> str:
+    """The first line of what a library says, as a sentence."""
+    return as_sentence(next(iter(str(error).splitlines()), type(error).__name__))
 
 
 def load_tokenizer(path: str, *, offline: bool = False) -> PreTrainedTokenizerBase:
@@ -143,7 +146,10 @@ def load_tokenizer(path: str, *, offline: bool = False) -> PreTrainedTokenizerBa
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    declared = get_tokenizer_config(path, local_files_only=offline).get("tokenizer_class")
+    config: object = get_tokenizer_config(path, local_files_only=offline)
+    if not isinstance(config, Mapping):
+        raise ValueError(f"tokenizer_config.json holds a {type(config).__name__} and no table")  # noqa: TRY004  # as transformers' own
+    declared = config.get("tokenizer_class")
     generic = declared in {"TokenizersBackend", "PreTrainedTokenizerFast"}
     kind = PreTrainedTokenizerFast if generic else AutoTokenizer
     return kind.from_pretrained(path, local_files_only=offline)
@@ -163,7 +169,7 @@ def load_weights(model: PreTrainedModel, folder: Path) -> None:
         model.load_state_dict(saved.state_dict())
     except (OSError, ValueError, RuntimeError) as error:
         raise PolicyError(
-            f"the weights in {folder} do not fit the model: {str(error).splitlines()[0]} "
+            f"the weights in {folder} do not fit the model: {_first(error)} "
             "Resume with the settings the run was started with."
         ) from error
 

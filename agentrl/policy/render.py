@@ -111,8 +111,10 @@ class Markup(Renderer):
         for token in (self.act, self.end):
             if self.tokenizer.convert_tokens_to_ids(token) in (None, self.tokenizer.unk_token_id):
                 raise TemplateError(
-                    f"the tokenizer has no token {token!r}, which the append-only markup needs; "
-                    "add it with tokenizer.add_special_tokens, or use a tokenizer with a chat template."
+                    f"the tokenizer has no chat template and no token {token!r}, which the markup without "
+                    "one needs. Give it a template (tokenizer.chat_template), or add both tokens: "
+                    f"tokenizer.add_tokens({[self.act, self.end]}, special_tokens=True), then "
+                    "model.resize_token_embeddings(len(tokenizer)), and save model and tokenizer."
                 )
 
     @property

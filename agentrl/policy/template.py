@@ -184,7 +184,10 @@ class ChatTemplate(Renderer):
         count = 0 if results is None else len(results)
         turn: dict[str, object] = {"role": "assistant", "content": MARK}
         if count and self.habits.results == "structured":
-            turn = turn | {"content": "", "tool_calls": [tool_call(number) for number in range(count)]}
+            turn = turn | {
+                "content": "",
+                "tool_calls": [tool_call(number, text=self.habits.texts) for number in range(count)],
+            }
         named = [(f"{number:09d}", TOOL) for number in range(count)]
         after = self._observed(observation, named)
         text = self._render([{"role": "user", "content": "a"}, turn, *after])
@@ -277,6 +280,8 @@ class ChatTemplate(Renderer):
         if calls and self.habits.results == "structured":
             entries = [_entry(call, name) for call, (name, _) in zip(calls, named, strict=True)]
             masked = json.loads(mask(self.tokenizer, json.dumps(entries, ensure_ascii=False)))
+            if self.habits.texts:
+                masked = [_with_text(entry) for entry in masked]
             prose = mask(self.tokenizer, self.habits.opened + _prose(text, calls))
             turn = turn | {"content": prose, "tool_calls": masked}
         return turn, named
@@ -321,6 +326,13 @@ def _identifier(call: Call, place: int, number: int) -> str:
 def _entry(call: Call, identifier: str) -> dict[str, object]:
     arguments = dict(call.arguments) if call.arguments is not None else {KEY: call.written}
     return {"id": identifier, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def _with_text(entry: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    """The entry of a call for a template that wants the arguments as a text."""
+    function = entry["function"]
+    written = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**entry, "function": {**function, "arguments": written}}
 
 
 def _prose(text: str, calls: Sequence[Call]) -> str:

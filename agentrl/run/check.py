@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from agentrl.credit.critic import returns_of
+from agentrl.credit.keep import keep_all
 from agentrl.credit.ledger import TaskRecord
 from agentrl.credit.part import name_of
 from agentrl.errors import AgentrlError, AlgorithmError, ConfigError, MissingColumnError, did_you_mean
@@ -25,6 +26,7 @@ from agentrl.trajectory.batch import (
 )
 from agentrl.trajectory.columns import is_reward_component, reward_component
 from agentrl.trajectory.pack import pack
+from agentrl.trajectory.turn import StopReason, Trajectory, Turn
 from agentrl.world.registry import make
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from agentrl.credit.ledger import Ledger
     from agentrl.learn.algorithm import Algorithm, Credit
     from agentrl.run.settings import TrainSettings
-    from agentrl.trajectory import Trajectory
     from agentrl.world.env import TextEnv
 
 
@@ -66,14 +67,22 @@ def _check_lone_members(algorithm: Algorithm) -> None:
     sizes = algorithm.plan.allocator([TaskRecord(), TaskRecord()], 1)
     if algorithm.plan.brancher is not None or list(sizes) != [1, 1]:
         return
-    alone = Batch.from_arrays(group=[0, 1], turns_per_trajectory=[1, 1], reward=[0.0, 1.0], success=[0, 1])
-    credit = _credit_of(replace(algorithm, on_empty="skip"), alone)
+    # Whatever a filter keeps of them, so that one for texts need not like these.
+    credit = _credit_of(replace(algorithm, keep=keep_all), pack([_alone(0), _alone(1)]))
     if credit is not None and not np.any(credit.advantage_of_sample):
         raise AlgorithmError(
             "rl.members is 1, and the algorithm compares a trajectory with the others of its group: every "
             "advantage would be zero and nothing would be learnt. Set rl.members to 2 or more (8 is common), "
             "or choose an algorithm with another baseline, such as REINFORCE."
         )
+
+
+def _alone(number: int) -> Trajectory:
+    """An episode of one turn, the only one of its group: number 1 succeeds, number 0 fails."""
+    turn = Turn(
+        np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros(1, np.float32), "", "", "", float(number)
+    )
+    return Trajectory(str(number), "", "", str(number), (turn,), StopReason.TERMINATED, success=bool(number))
 
 
 def _credit_of(algorithm: Algorithm, batch: Batch) -> Credit | None:

@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
 
-from agentrl.errors import AgentrlError, CheckError, RolloutError, TemplateError
-from agentrl.run.commands import doctor, environments, evaluation, export, serving, template, tools, training
+from agentrl.errors import AgentrlError, CheckError, RolloutError, TemplateError, as_sentence
+from agentrl.run.commands import (
+    doctor,
+    environments,
+    evaluation,
+    export,
+    recipes,
+    serving,
+    template,
+    tools,
+    training,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +62,7 @@ app.command(training.report)
 app.command(export.export)
 app.command(environments.app)
 app.command(tools.app)
+app.command(recipes.app)
 app.command(serving.serve)
 app.command(template.check_template)
 app.command(doctor.doctor)
@@ -96,7 +107,8 @@ def _say(error: Exception, *, debug: bool) -> int:
         print(f"error: {where}{error.strerror or error}. Mend that and run again.", file=sys.stderr)
         return BAD_INPUT
     hint = "" if debug else " Run again with --debug for the traceback, and report it."
-    print(f"error: this is a defect of agentrl: {type(error).__name__}: {error}.{hint}", file=sys.stderr)
+    said = as_sentence(f"{type(error).__name__}: {error}")
+    print(f"error: this is a defect of agentrl: {said}{hint}", file=sys.stderr)
     return DEFECT
 
 

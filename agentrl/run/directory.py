@@ -24,6 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from agentrl.errors import RunDirectoryError
 
 if TYPE_CHECKING:
@@ -158,8 +160,11 @@ class RunDirectory:
             ) from error
 
     def changes(self, settings: Settings, algorithm: Mapping[str, Description] | None = None) -> list[str]:
-        """Return how settings and algorithm differ from those of the run, one sentence each."""
-        changes = _differences(self.settings(), plain(settings))
+        """Return how settings and algorithm differ from those of the run, one sentence each.
+
+        A setting that the run's version did not know had its default there.
+        """
+        changes = _differences(_completed(self.settings(), settings), plain(settings))
         if algorithm is not None and self.algorithm():
             changes += _differences({"algorithm": self.algorithm()}, {"algorithm": _without_null(algorithm)})
         return changes
@@ -241,6 +246,14 @@ def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> lis
         for name in sorted(set(old) | set(new))
         if old.get(name) != new.get(name) and name.split(".")[0] not in VOLATILE
     ]
+
+
+def _completed(old: dict[str, object], like: Settings) -> dict[str, object]:
+    """Settings as a run card has them, with the defaults of those that it does not name."""
+    try:
+        return plain(type(like).model_validate(old))
+    except ValidationError:  # of another version, or changed by hand: as they stand
+        return old
 
 
 def _without_null(value: Description | Mapping[str, Description]) -> object:

@@ -79,15 +79,22 @@ class Row:
             "tool_calls": sum(len(turn.tool_calls) for turn in turns),
         }
 
-    def usage(self) -> dict[str, float]:
-        """Tokens, cost and repeated calls of a policy behind a server, summed; empty for others."""
+    def usage(self) -> dict[str, float | None]:
+        """Tokens, cost and repeated calls of a policy behind a server, summed; empty for others.
+
+        What a server did not count in every turn is None, and so is a cost that needs it.
+        """
         turns = [turn.measures for item in self.verdict.trajectories for turn in item.turns]
         asked = [measures for measures in turns if "server_attempts" in measures]
         if not asked:
             return {}
-        names = ("prompt_tokens", "completion_tokens", "cost")
-        sums = {name: sum(measures.get(f"server_{name}", 0.0) for measures in asked) for name in names}
-        return sums | {"retries": sum(measures["server_attempts"] - 1 for measures in asked)}
+        tokens = {
+            name: [measures.get(f"server_{name}") for measures in asked]
+            for name in ("prompt_tokens", "completion_tokens")
+        }
+        sums = {name: _sum(values) for name, values in tokens.items()}
+        cost = None if None in sums.values() else sum(measures.get("server_cost", 0.0) for measures in asked)
+        return sums | {"cost": cost} | {"retries": sum(measures["server_attempts"] - 1 for measures in asked)}
 
     def content(self) -> dict[str, object]:
         """The row as plain data."""
@@ -192,3 +199,9 @@ class Evaluation:
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
         return "\n".join(lines)
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """The sum, unknown where a part of it is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None

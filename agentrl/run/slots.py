@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import agentrl.plan as parts
 from agentrl.credit.part import Description, Schedule, rebuild
-from agentrl.errors import AgentrlError, ConfigError, did_you_mean
+from agentrl.errors import AgentrlError, ConfigError, as_sentence, did_you_mean
 from agentrl.learn import schedule
 from agentrl.plan import Plan, Refill, Replay
 from agentrl.rollout.memory import whole_history
@@ -80,7 +80,9 @@ def _slot(name: str, value: Description) -> object:
     try:
         found = rebuild(_full(value))
     except (TypeError, KeyError, AgentrlError) as error:
-        raise ConfigError(f"rl.plan.{name} cannot be built: {error}.{_fields_of(value)}") from error
+        raise ConfigError(
+            f"rl.plan.{name} cannot be built: {as_sentence(error)}{_fields_of(value)}"
+        ) from error
     if not isinstance(found, _KINDS[name]) if name in _KINDS else not callable(found):
         raise ConfigError(f"rl.plan.{name} cannot be {found!r}, which is no part for that slot.")
     return found

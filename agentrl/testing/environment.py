@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 import math
 import re
@@ -17,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
 from agentrl.errors import CheckError, EnvironmentUsageError
 from agentrl.testing.leaks import contains, leaks_on_the_way
-from agentrl.testing.probe import NONSENSE, Probe, act, difference, global_randomness, key_of
+from agentrl.testing.probe import NONSENSE, Lent, Probe, act, difference, global_randomness, key_of
 from agentrl.testing.report import CheckReport, Finding, run_checks
 from agentrl.trajectory import ToolCall, TurnKind
 from agentrl.world.asynchronous import AsyncTextEnv
@@ -79,10 +80,14 @@ def check_env(
     >>> print(check_env(Door, actions=["look", "open door"]))
     <class 'Door'>: passed (12 checks)
     """
-    factory = _factory(env)
-    subject = _EnvironmentChecks(Probe(factory, actions, turns), tuple(tasks or _first_tasks(factory())))
+    lent = Lent(_factory(env))
+    subject = _EnvironmentChecks(Probe(lent, actions, turns), tuple(tasks or _first_tasks(lent())))
+    lent.close()
+    checks: dict[str, Check] = {
+        name: functools.partial(lent.around, check) for name, check in subject.checks().items()
+    }
     name = env if isinstance(env, str) else env.__qualname__ if isinstance(env, type) else repr(env)
-    return run_checks(f"<class {name!r}>" if isinstance(env, type) else name, subject.checks(), skip)
+    return run_checks(f"<class {name!r}>" if isinstance(env, type) else name, checks, skip)
 
 
 def _factory(env: object) -> Factory:
@@ -101,6 +106,7 @@ def _factory(env: object) -> Factory:
     made = cast("Callable[[], object]", env)
     if not isinstance(first := made(), TextEnv):
         raise CheckError(f"check_env needs a TextEnv; {env!r} made a {type(first).__name__}.")
+    first.close()
     return cast("Factory", made)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from agentrl.trajectory import TurnKind, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
+    from agentrl.testing.report import Check, Finding
     from agentrl.world.env import TextEnv
 
 Where: TypeAlias = tuple[str, int]
@@ -43,6 +44,35 @@ class Moment:
         """Whether the environment says that it did not accept the action."""
         kinds = {TurnKind.PARSE_ERROR, TurnKind.TOOL_ERROR}
         return self.info.get("valid") is False or self.info.get("turn_kind") in kinds
+
+
+class Lent:
+    """Makes environments and remembers them, so that what they hold can be given back.
+
+    Args:
+        factory: makes a fresh environment.
+    """
+
+    def __init__(self, factory: Callable[[], TextEnv]) -> None:
+        self._factory = factory
+        self._made: list[TextEnv] = []
+
+    def __call__(self) -> TextEnv:
+        """Return a fresh environment."""
+        self._made.append(self._factory())
+        return self._made[-1]
+
+    def around(self, check: Check) -> Iterator[Finding]:
+        """What a check finds; what it made is closed then, for it may hold places at a server."""
+        try:
+            yield from check()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close every environment that was made."""
+        while self._made:
+            self._made.pop().close()
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,12 @@ def encode(record: Record) -> bytes:
         ) from error
 
 
-def decode(line: bytes, path: Path) -> Record:
-    """Return the record of a line of the file `path`. Raises `RunDirectoryError` when it is not one."""
+def decode(line: bytes, path: Path, number: int) -> Record:
+    """Return the record of a line of a file. Raises `RunDirectoryError` when it is not one.
+
+    Args:
+        path, number: of the file, and of the line, from 1, for the message.
+    """
     try:
         schema = msgspec.json.decode(line, type=_Version).schema
         if schema > SCHEMA:
@@ -60,10 +64,10 @@ def decode(line: bytes, path: Path) -> Record:
             )
         content = _LINES.decode(line)
     except msgspec.MsgspecError as error:
-        raise RunDirectoryError(f"{path} is not a journal of agentrl: {error}.") from error
+        raise RunDirectoryError(f"line {number} of {path} is no record of agentrl: {error}.") from error
     record = content.trajectory or content.invalid
     if record is None:
-        raise RunDirectoryError(f"{path} is not a journal of agentrl: a line holds no record.")
+        raise RunDirectoryError(f"line {number} of {path} holds no record of agentrl.")
     return record
 
 

@@ -128,8 +128,8 @@ class JournalReader:
         """Yield the intact records. Raises `RunDirectoryError` as `read_journal` does."""
         end = 0
         with sentence(self.path, "read"):
-            for line, frame_end in _frames(self.path):
-                yield decode(line, self.path)
+            for number, (line, frame_end) in enumerate(_frames(self.path), 1):
+                yield decode(line, self.path, number)
                 end = frame_end
             self.dropped_bytes = self.path.stat().st_size - end
 

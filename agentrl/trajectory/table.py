@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import msgspec
 
-from agentrl.errors import MissingExtraError, RunDirectoryError
+from agentrl.errors import MissingExtraError, RunDirectoryError, as_sentence
 from agentrl.trajectory.record import SCHEMA, array_of, sentence
 from agentrl.trajectory.turn import Trajectory, Turn
 
@@ -68,7 +68,7 @@ class RowWriter:
             self._file.write_table(table)
         except (ValueError, OverflowError) as error:
             raise RunDirectoryError(
-                f"{self._path} cannot be written: a field does not fit its column; {error}."
+                f"{self._path} cannot be written: a field does not fit its column; {as_sentence(error)}"
             ) from error
 
 
@@ -109,10 +109,18 @@ class TurnReader:
                 for batch in file.iter_batches(batch_size=ROWS):
                     yield from cast("list[dict[str, object]]", batch.to_pylist(maps_as_pydicts="strict"))
             except ValueError as error:
-                raise RunDirectoryError(f"{self.path} is not a Parquet file of agentrl: {error}.") from error
+                raise RunDirectoryError(
+                    f"{self.path} is not a Parquet file of agentrl: {as_sentence(error)}"
+                ) from error
 
     def _check(self, metadata: Mapping[bytes, bytes]) -> None:
-        schema = int(metadata.get(b"agentrl.schema", b"0"))
+        if b"agentrl.schema" not in metadata:
+            raise RunDirectoryError(
+                f"{self.path} holds no turns of agentrl, so no trajectory can be made of it: neither `export "
+                "--to parquet`, which keeps a row of each trajectory, nor other programs write them. Export "
+                "the run itself again, or keep what `--to parquet-turns` or `--to jsonl` writes."
+            )
+        schema = int(metadata[b"agentrl.schema"])
         if not 1 <= schema <= SCHEMA:
             raise RunDirectoryError(
                 f"{self.path} has schema {schema} and this version of agentrl reads 1 to {SCHEMA}; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
-from agentrl.world.env import Task
+from agentrl.world.env import STEP_SECONDS, Task
 from agentrl.world.protocol import Tags
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class AsyncTextEnv:
     reward_names: tuple[str, ...] = ()
     turn_key: TurnKey | None = None
     reading: Reading | None = None
+    step_seconds: float = STEP_SECONDS
     protocol: Protocol
     terms: Mapping[str, Terms] = MappingProxyType({})
     task: Task

@@ -1,5 +1,6 @@
 """Calls as model families write them in their own chat templates: Llama 3, Mistral, Gemma.
 
+Those between marks of their own (DeepSeek, Qwen3-Coder) are in `agentrl.world.marked`.
 The Hermes and Qwen form is `agentrl.world.formats.JsonCalls`. Results come back between `<tool_response>`
 tags, which a chat template's renderer turns into messages of the family's own role.
 """
@@ -13,6 +14,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from agentrl.world.entries import call_of, form_of, too_many
 from agentrl.world.formats import Fence, JsonCalls, fence_around, read_fence
 from agentrl.world.json_text import read_json_at
 from agentrl.world.parsing import OUTPUT_TAG, Call, forged_by
@@ -107,7 +109,7 @@ class LlamaCalls(FamilyCalls):
             calls.append(call)
             position = call.end
             if len(calls) > self.max_calls:
-                return _too_many(self.max_calls)
+                return too_many(self.max_calls)
         if not calls and tag >= 0:
             return f"{PYTHON_TAG} is followed by no call. Write {self.write('tool', {'key': 'value'})}."
         return tuple(calls)
@@ -163,7 +165,7 @@ class MistralCalls(FamilyCalls):
             calls += found
             position = max(found[-1].end, start + len(TOOL_CALLS)) if found else start + len(TOOL_CALLS)
             if len(calls) > self.max_calls:
-                return _too_many(self.max_calls)
+                return too_many(self.max_calls)
         return tuple(calls)
 
     def _after(self, text: str, start: int) -> list[Call] | str:
@@ -237,7 +239,7 @@ class GemmaCalls(FamilyCalls):
                 calls += [dataclasses.replace(call, start=opened[1], end=end) for call in found]
                 opened = None
                 if len(calls) > self.max_calls:
-                    return _too_many(self.max_calls)
+                    return too_many(self.max_calls)
         if opened is not None and opened[0].language == "tool_code":
             return "The block that begins with ```tool_code is never closed by ```."
         return tuple(calls) or self._bare(text)
@@ -267,7 +269,7 @@ class GemmaCalls(FamilyCalls):
         names = dict(self.parameters)
         if not all(isinstance(one, dict) and one.get("name") in names for one in entries):
             return []
-        found = [_call_of(one, json.dumps(one), ("parameters", "arguments")) for one in entries]
+        found = [call_of(one, json.dumps(one), ("parameters", "arguments")) for one in entries]
         wrong = next((one for one in found if isinstance(one, str)), None)
         if wrong is not None:
             return wrong
@@ -289,15 +291,16 @@ def _json_list(text: str, inside: int) -> list[Call] | str:
     try:
         value, length = read_json_at(text[inside:])
     except ValueError as error:
-        return f'The calls could not be read: {error}. Write [{{"name": ..., "arguments": {{...}}}}].'
+        return f"The calls could not be read: {error}. Write [{form_of('arguments')}]."
     if not isinstance(value, list) or not value:
         return "The list of calls is empty."
     found: list[Call] = []
     for one in value:
-        call = _call_of(one, json.dumps(one, ensure_ascii=False), ("arguments", "parameters"))
+        written, start = json.dumps(one, ensure_ascii=False), inside - len(TOOL_CALLS)
+        call = call_of(one, written, start=start, end=inside + length)
         if isinstance(call, str):
             return call
-        found.append(dataclasses.replace(call, start=inside - len(TOOL_CALLS), end=inside + length))
+        found.append(call)
     return found
 
 
@@ -306,20 +309,5 @@ def _json_call(text: str, start: int, keys: Sequence[str]) -> Call | str:
     try:
         value, length = read_json_at(text[start:])
     except ValueError as error:
-        return f'A tool call could not be read: {error}. Write {{"name": ..., "{keys[0]}": {{...}}}}.'
-    call = _call_of(value, text[start : start + length], keys)
-    return call if isinstance(call, str) else dataclasses.replace(call, start=start, end=start + length)
-
-
-def _call_of(value: Json, written: str, keys: Sequence[str]) -> Call | str:
-    form = f'{{"name": ..., "{keys[0]}": {{...}}}}'
-    if not isinstance(value, dict) or not isinstance(name := value.get("name"), str):
-        return f"A tool call needs a name. Write {form}."
-    arguments = next((value[key] for key in keys if key in value), {})
-    if not isinstance(arguments, dict):
-        return f"The arguments of {name!r} must be a JSON object. Write {form}."
-    return Call(name, written, arguments, identifier=str(value.get("id", "")))
-
-
-def _too_many(most: int) -> str:
-    return f"The turn holds more than {most} tool calls. Write fewer."
+        return f"A tool call could not be read: {error}. Write {form_of(keys[0])}."
+    return call_of(value, text[start : start + length], keys, start=start, end=start + length)

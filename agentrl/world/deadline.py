@@ -20,7 +20,7 @@ def within(call: Callable[[], object], timeout: float, name: str) -> object:
 
     Args:
         timeout: seconds.
-        name: of the tool, for the message.
+        name: of what is called, for the message.
 
     Raises:
         EnvironmentFault: the call took longer.
@@ -34,11 +34,11 @@ def within(call: Callable[[], object], timeout: float, name: str) -> object:
         except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
             box.put((None, error))
 
-    threading.Thread(target=work, name=f"tool-{name}", daemon=True).start()
+    threading.Thread(target=work, name=f"within {name}", daemon=True).start()
     try:
         value, raised = box.get(timeout=timeout)
     except queue.Empty:
-        raise EnvironmentFault(f"the tool {name!r} did not answer within {timeout:g} s.") from None
+        raise EnvironmentFault(f"{name} did not answer within {timeout:g} s.") from None
     if raised is not None:
         raise raised
     return value

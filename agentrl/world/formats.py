@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
+from agentrl.world.entries import call_of, form_of, too_many
 from agentrl.world.json_text import read_json_at
 from agentrl.world.parsing import (
     OUTPUT_TAG,
@@ -99,7 +100,7 @@ class JsonCalls(Protocol):
         position = 0
         while (start := text.find(_OPEN, position)) >= 0:
             if len(calls) == self.max_calls:
-                return f"The turn holds more than {self.max_calls} tool calls. Write fewer."
+                return too_many(self.max_calls)
             call = _read_call(text, start)
             if isinstance(call, str):
                 return call
@@ -155,7 +156,7 @@ class NativeCalls(JsonCalls):
 
 def _read_call(text: str, start: int) -> Call | str:
     """Read the call whose tag opens at `start`. The JSON may hold the closing tag inside of a string."""
-    form = '{"name": ..., "arguments": {...}}'
+    form = form_of("arguments")
     inside = start + len(_OPEN)
     try:
         value, length = read_json_at(text[inside:])
@@ -171,12 +172,8 @@ def _read_call(text: str, start: int) -> Call | str:
             if rest
             else unclosed("tool_call")
         )
-    if not isinstance(value, dict) or not isinstance(name := value.get("name"), str):
-        return f"A tool call needs a name. Write {form}."
-    arguments = value.get("arguments", {})
-    if not isinstance(arguments, dict):
-        return f"The arguments of {name!r} must be a JSON object. Write {form}."
-    return Call(name, written, arguments, start, len(text) - len(rest) + len(_CLOSE))
+    end = len(text) - len(rest) + len(_CLOSE)
+    return call_of(value, written, ("arguments",), start=start, end=end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +272,7 @@ class Fenced(Protocol):
                     calls.append(Call(tool, code, start=opened[1], end=min(position, len(text))))
                 opened = None
                 if len(calls) > self.max_calls:
-                    return f"The turn holds more than {self.max_calls} code blocks. Write fewer."
+                    return too_many(self.max_calls, "code blocks")
         if opened is not None and self._tool_of(opened[0].language):
             marks, language = opened[0].marks, opened[0].language
             return f"The code block that begins with {marks}{language} is never closed by {marks}."

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS: Final = 1_000_000
 OUTPUT_TAG: Final = "tool_response"
-_ROLE_TOKEN: Final = r"<\|\w{2,40}\|>|<\uff5c[^\uff5c<>\n]{1,40}\uff5c>|<(?:start|end)_of_turn>|\[/?INST\]"
+_ROLE: Final = r"<\|\w{2,40}\|>|<\uff5c[^\uff5c<>\n]{1,40}\uff5c>|<(?:start|end)_of_turn>|\[/?INST\]"
+ROLE_TOKEN: Final = re.compile(_ROLE)
+"""What begins or ends somebody's turn in the templates of known families."""
 _THINK: Final = re.compile(r"</?think>")
 
 
@@ -154,6 +156,8 @@ def split_thoughts(text: str) -> Thoughts:
     >>> split_thoughts("so</think> go").visible
     '           go'
     """
+    if "think>" not in text:
+        return Thoughts(text)
     spans: list[TextSpan] = []
     depth = start = 0
     for tag in _THINK.finditer(text):
@@ -192,7 +196,7 @@ def forged_by(*tags: str, also: str = "", but: tuple[str, ...] = ()) -> re.Patte
         for tag in tags
     ]
     spoken = "".join(f"(?!{re.escape(token)})" for token in but)
-    options = [f"{spoken}(?:{_ROLE_TOKEN})", *(f"(?i:{tag})" for tag in written), *([also] if also else [])]
+    options = [f"{spoken}(?:{_ROLE})", *(f"(?i:{tag})" for tag in written), *([also] if also else [])]
     return re.compile("|".join(options), re.MULTILINE)
 
 

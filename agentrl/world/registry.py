@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast, overload
 import gymnasium
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
-from agentrl.errors import RegistryError, did_you_mean
+from agentrl.errors import RegistryError, as_sentence, did_you_mean
 from agentrl.world.asynchronous import AsyncTextEnv
 from agentrl.world.entrypoints import (
     EntryPoint,
@@ -197,7 +197,7 @@ def spec(id: str) -> EnvSpec:  # noqa: A002  # gymnasium's name
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise RegistryError(f"{id!r} cannot be found: {error}.") from error
+            raise RegistryError(f"{id!r} cannot be found: {as_sentence(error)}") from error
         return spec(rest)
     _check_id(id)
     offered = one_named(ENVIRONMENTS, id)

@@ -134,6 +134,80 @@ R1 = (
     "{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<\uff5cAssistant\uff5c><think>\n{% endif %}"
 )
+_SEP = "<\uff5ctool\u2581sep\uff5c>"
+_MARKS = {
+    name: f"<\uff5ctool\u2581{name.replace(' ', chr(0x2581))}\uff5c>"
+    for name in (
+        "calls begin", "calls end", "call begin", "call end",
+        "outputs begin", "outputs end", "output begin", "output end",
+    )
+}  # fmt: skip
+
+
+def _deepseek(call: str, between: str, head: str, opening: str, closing: str, *, asked: str) -> str:
+    """Arguments are a text; results stand between marks, after which the agent goes on without a prompt."""
+    return (
+        "{{ bos_token }}{% set ns = namespace(tool=false) %}"
+        "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% endif %}{% endfor %}"
+        + head
+        + "{% for m in messages %}{% if m.role == 'user' %}{% set ns.tool = false %}"
+        + "<\uff5cUser\uff5c>{{ m.content }}"
+        + "{% elif m.role == 'assistant' %}{% if not ns.tool %}"
+        + asked
+        + "{% else %}"
+        + closing
+        + "{% endif %}{% set ns.tool = false %}{{ (m.content or '').split('</think>')[-1] }}"
+        + "{% if m.tool_calls %}"
+        + _MARKS["calls begin"]
+        + "{% for c in m.tool_calls %}"
+        + "{% if not loop.first %}"
+        + between
+        + "{% endif %}"
+        + _MARKS["call begin"]
+        + call
+        + _MARKS["call end"]
+        + "{% endfor %}"
+        + _MARKS["calls end"]
+        + "{% endif %}{{ eos_token }}{% elif m.role == 'tool' %}"
+        + "{% if not ns.tool %}"
+        + opening
+        + "{% endif %}{% set ns.tool = true %}"
+        + _MARKS["output begin"]
+        + "{{ m.content }}"
+        + _MARKS["output end"]
+        + "{% endif %}{% endfor %}{% if ns.tool %}"
+        + closing
+        + "{% elif add_generation_prompt %}"
+        + asked
+        + "{% endif %}"
+    )
+
+
+_LISTED = "{% if tools %}\n\nTools:\n{% for t in tools %}{{ t | tojson }}\n{% endfor %}{% endif %}"
+DEEPSEEK3 = _deepseek(
+    "{{ c.type }}" + _SEP + "{{ c.function.name + '\n```json\n' + c.function.arguments + '\n```' }}",
+    "\n",
+    _LISTED,
+    _MARKS["outputs begin"],
+    _MARKS["outputs end"],
+    asked="<\uff5cAssistant\uff5c>",
+)
+DEEPSEEK31 = _deepseek(
+    "{{ c.function.name }}" + _SEP + "{{ '' + c.function.arguments }}",
+    "",
+    _LISTED,
+    "",
+    "",
+    asked="<\uff5cAssistant\uff5c></think>",
+)
+CODER = QWEN2.replace(
+    _HERMES_CALLS,
+    "{% for c in m.tool_calls or [] %}{{ '\n' }}<tool_call>\n<function={{ c.function.name }}>\n"
+    "{% for key, value in c.function.arguments | items %}<parameter={{ key }}>\n"
+    "{{ value | tojson if value is mapping or (value is sequence and value is not string) else value }}\n"
+    "</parameter>\n{% endfor %}</function>\n</tool_call>{% endfor %}",
+)
+_DEEPSEEK = ("<begin>", "<end>")
 
 FAMILIES = {
     "chatml": (CHATML, ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), "", "<|im_end|>"),
@@ -178,10 +252,17 @@ FAMILIES = {
         for name, template in (("gemma", GEMMA), ("gemma3", GEMMA3))
     },
     "r1": (R1, ("<begin>", "<end>", "<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>"), "<begin>", "<end>"),
+    "deepseek3": (DEEPSEEK3, _DEEPSEEK, *_DEEPSEEK),
+    "deepseek31": (DEEPSEEK31, _DEEPSEEK, *_DEEPSEEK),
+    "coder": (CODER, ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), "", "<|im_end|>"),
 }
 """Template, special tokens, bos and eos by name."""
 
+_ROLES = ("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", _SEP, *_MARKS.values())
 ADDED = {
+    "deepseek3": (*_ROLES, "<think>", "</think>"),
+    "deepseek31": (*_ROLES, "<think>", "</think>"),
+    "coder": ("<tool_call>", "</tool_call>"),
     "qwen2": ("<tool_call>", "</tool_call>"),
     "qwen3": ("<tool_call>", "</tool_call>", "<think>", "</think>"),
 }

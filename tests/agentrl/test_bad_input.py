@@ -194,8 +194,9 @@ def test_a_context_that_holds_no_prompt_stops_the_run_before_the_warm_start(
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_lone_members_that_would_teach_nothing_are_refused(said: Said, tmp_path: Path) -> None:
-    text = said(train("rl.members=1", "rl.algorithm=GIGPO", out=tmp_path / "run"), BAD_INPUT)
+@pytest.mark.parametrize("recipe", ["GIGPO", "GIGPO_SIMILAR", "SIMPLE_TIR"])  # the last two read texts
+def test_lone_members_that_would_teach_nothing_are_refused(recipe: str, said: Said, tmp_path: Path) -> None:
+    text = said(train("rl.members=1", f"rl.algorithm={recipe}", out=tmp_path / "run"), BAD_INPUT)
     assert "every advantage would be zero" in text
     assert "Set rl.members to 2 or more" in text
     assert not (tmp_path / "run").exists()

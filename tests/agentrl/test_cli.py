@@ -26,7 +26,7 @@ SMALL = (
 )  # fmt: skip
 COMMANDS = {
     "train", "sft", "eval", "compare", "report", "export", "envs", "tools", "serve", "check-template",
-    "doctor",
+    "doctor", "recipes",
 }  # fmt: skip
 Out = pytest.CaptureFixture[str]
 
@@ -320,3 +320,24 @@ def test_a_run_that_a_signal_stops_says_how_to_go_on(
     assert f"--resume {out}" in capsys.readouterr().err
     assert run(["train", "--resume", str(out), "--json"]) == 0
     assert "final" in json.loads(capsys.readouterr().out)
+
+
+def test_recipes_are_listed_and_shown(capsys: Out) -> None:
+    assert run(["recipes", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "GTPO " in listed
+    assert "(2508.03772)" in listed
+    assert run(["recipes", "show", "simple-tir"]) == 0
+    shown = capsys.readouterr().out
+    assert "2509.02479" in shown
+    assert "keep          All(filters=(NoVoid(void=no_code_or_answer" in shown
+    assert run(["recipes", "list", "--json"]) == 0
+    assert {
+        "name": "GRPO",
+        "title": "group-relative policy optimisation",
+        "paper": "2402.03300",
+    } in json.loads(capsys.readouterr().out)
+    assert run(["recipes", "show", "grpo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["part"] == "agentrl.learn.algorithm:Algorithm"
+    assert run(["recipes", "show", "GIGPOO"]) == BAD_INPUT
+    assert "Did you mean 'GIGPO'" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import torch
 from agentrl.errors import PolicyError
 from agentrl.policy.base import Sampling
 from agentrl.policy.decode import (
+    Chunks,
     Decoded,
     DecodeEngine,
     DecodeRequest,
@@ -414,3 +415,70 @@ def test_an_ill_model_still_gets_an_engine() -> None:
     engine = make_engine(model, slots=1, context=CONTEXT, decode=text)
     assert isinstance(engine.backend, FusedBackend)
     assert ask(engine, Sampling(), 1).finish == "invalid"
+
+
+def fed_by(engine: DecodeEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Tokens that the backend reads from now on, one entry for each step."""
+    fed: list[int] = []
+    read = engine.backend.read
+
+    def counted(chunks: Chunks) -> torch.Tensor:
+        fed.append(int((chunks.ends - chunks.starts).sum()))
+        return read(chunks)
+
+    monkeypatch.setattr(engine.backend, "read", counted)
+    return fed
+
+
+def branch(engine: DecodeEngine, stream: str, tokens: list[int]) -> Decoded:
+    asked = DecodeRequest(stream, row(*tokens), Sampling(max_tokens=4), (7,), inherited=len(tokens))
+    ticket = engine.submit(asked)
+    while True:
+        for found, decoded in engine.step():
+            if found == ticket:
+                return decoded
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_a_branch_reads_only_what_no_stream_has_read(
+    kind: str, model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, released: bool
+) -> None:
+    engine = engine_of(kind, model, 4)
+    stem = list(range(3, 15))
+    grown = [*stem, *ask(engine, Sampling(max_tokens=6), *stem, stream="parent").tokens.tolist()]
+    if released:
+        engine.release("parent")
+    fed = fed_by(engine, monkeypatch)
+    # Two branches that leave the parent after 14 tokens: one may take its slot over, the other copies.
+    # The parent's last token was sampled and never read.
+    for name, new in (("one", [40, 41]), ("two", [50])):
+        whole = [*grown[:14], *new]
+        fed.clear()
+        decoded = branch(engine, name, whole)
+        assert fed[0] == len(new)
+        expected = full_logprobs(model, [(row(*whole), decoded)])
+        np.testing.assert_allclose(decoded.logprobs, expected, atol=EXACT)
+
+
+def test_new_weights_are_not_mixed_with_what_old_ones_read(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = qwen2()
+    engine = engine_of(kind, model, 2)
+    stem = list(range(3, 15))
+    ask(engine, Sampling(max_tokens=2), *stem, stream="parent")
+    engine.release("parent")
+    scattered(model, seed=5)
+    engine.refresh()
+    fed = fed_by(engine, monkeypatch)
+    decoded = branch(engine, "branch", stem)
+    assert fed[0] == len(stem)
+    np.testing.assert_allclose(decoded.logprobs, full_logprobs(model, [(row(*stem), decoded)]), atol=EXACT)
+
+
+def test_a_stream_that_inherits_nothing_begins_anew(model: PreTrainedModel, kind: str) -> None:
+    engine = engine_of(kind, model, 1)
+    ask(engine, Sampling(max_tokens=2), *range(3, 15), stream="parent")
+    engine.release("parent")
+    decoded = ask(engine, Sampling(max_tokens=3), 60, 61, stream="other")
+    np.testing.assert_allclose(decoded.logprobs, full_logprobs(model, [(row(60, 61), decoded)]), atol=EXACT)

@@ -20,8 +20,9 @@ import pytest
 
 from agentrl.errors import RolloutError, RunDirectoryError
 from agentrl.run.bench import Interrupted
+from agentrl.run.directory import RunDirectory
 from agentrl.run.progress import SilentProgress
-from agentrl.run.settings import TrainSettings
+from agentrl.run.settings import EnvironmentSettings, ReinforcementSettings, TrainSettings
 from agentrl.run.train import Run, train
 from agentrl.trajectory.store import read_journal
 
@@ -377,6 +378,17 @@ def test_changed_settings_are_shown_and_refused_unless_told(tmp_path: Path) -> N
     )  # fmt: skip
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert max(row["step"] for row in rows if row["phase"] == "rl") == 6
+
+
+def test_a_setting_that_an_older_version_did_not_know_is_no_change(tmp_path: Path) -> None:
+    settings = TrainSettings(environment=EnvironmentSettings(id="agentrl/Household-v0"))
+    directory = RunDirectory.create(tmp_path, settings)
+    card = tmp_path / "run.toml"
+    lines = card.read_text().splitlines()
+    card.write_text("\n".join(line for line in lines if not line.startswith("sampled_tokens")))
+    assert directory.changes(settings) == []
+    other = settings.model_copy(update={"rl": ReinforcementSettings(sampled_tokens=5)})
+    assert directory.changes(other) == ["rl.sampled_tokens: was 0, now 5"]
 
 
 def test_nothing_to_resume_is_a_sentence(tmp_path: Path) -> None:

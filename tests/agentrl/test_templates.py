@@ -18,9 +18,10 @@ from agentrl.policy.native import native_protocol
 from agentrl.policy.template import ChatTemplate
 from agentrl.world import JsonCalls
 from agentrl.world.calls import GemmaCalls, LlamaCalls, MistralCalls
+from agentrl.world.marked import CoderCalls, DeepSeekCalls
 from agentrl.world.protocol import NativeCalls
 from tests.agentrl.rollouts import small_renderer
-from tests.agentrl.templates import CHATML, FAMILIES, GEMMA, QWEN3, tokenizer_of
+from tests.agentrl.templates import ADDED, CHATML, FAMILIES, GEMMA, QWEN3, tokenizer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,9 @@ SCHEMA: Mapping[str, object] = {
         "parameters": {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]},
     },
 }
-LISTING = ("qwen2", "qwen3", "llama3", "mistral3", "mistral7", "mistral11")
+LISTING = (
+    "qwen2", "qwen3", "llama3", "mistral3", "mistral7", "mistral11", "deepseek3", "deepseek31", "coder",
+)  # fmt: skip
 KINDS = ("bytes", "blanks")
 
 
@@ -110,6 +113,9 @@ def agent(text: str) -> dict[str, object]:
         ("gemma", "Gemma", GemmaCalls()),
         ("gemma3", "Gemma", GemmaCalls()),
         ("r1", "DeepSeek", JsonCalls()),
+        ("deepseek3", "DeepSeek", DeepSeekCalls()),
+        ("deepseek31", "DeepSeek", DeepSeekCalls(fenced=False)),
+        ("coder", "Qwen3-Coder", CoderCalls()),
     ],
 )
 def test_a_family_is_recognised_by_what_its_template_writes(family: str, name: str, form: Protocol) -> None:
@@ -326,7 +332,9 @@ def test_llama_ends_a_message_in_two_ways() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_special_tokens_in_observations_results_and_descriptions_stay_text(family: str, kind: str) -> None:
     made = template(family, kind)
-    words = FAMILIES[family][1]
+    roles = (word for word in ADDED.get(family, ()) if "\uff5c" in word)
+    # A tokenizer that writes blanks as U+2581 cannot tell the two apart.
+    words = (*FAMILIES[family][1], *(word for word in roles if kind == "bytes" or "\u2581" not in word))
     hostile = "Read: " + " ".join(f"{word}{word}" for word in words) + " You win."
     evil = {**SCHEMA, "function": {**cast("dict[str, object]", SCHEMA["function"]), "description": hostile}}
     specials = {int(cast("int", made.tokenizer.convert_tokens_to_ids(word))) for word in words}
@@ -502,8 +510,16 @@ def test_an_inspection_says_which_turns_are_rewritten() -> None:
     assert outcomes["qwen3"] == [APPENDED, APPENDED, REWRITTEN, APPENDED, APPENDED]
     assert outcomes["llama3"] == outcomes["gemma"] == [APPENDED, REWRITTEN, APPENDED, APPENDED, APPENDED]
     assert outcomes["mistral3"] == [REWRITTEN] * 5
+    assert outcomes["coder"] == [APPENDED] * 5
+    assert (
+        outcomes["deepseek3"]
+        == outcomes["deepseek31"]
+        == [APPENDED, APPENDED, REWRITTEN, APPENDED, REWRITTEN]
+    )
     assert outcomes["r1"] == [APPENDED, APPENDED, REWRITTEN, APPENDED, REWRITTEN]
-    assert [item.exact for item in found.values()] == [name in {"chatml", "qwen2"} for name in FAMILIES]
+    assert [item.exact for item in found.values()] == [
+        name in {"chatml", "qwen2", "coder"} for name in FAMILIES
+    ]
     assert all(one.same_tokens for item in found.values() for one in item.tried)
     assert "The" not in found["qwen3"].tried[0].detail
     assert "became" in found["qwen3"].tried[2].detail

@@ -279,7 +279,20 @@ class Shelf(TextEnv):
 
 
 @pytest.mark.parametrize(
-    "family", ["chatml", "qwen2", "qwen3", "llama3", "mistral3", "mistral11", "gemma", "r1"]
+    "family",
+    [
+        "chatml",
+        "qwen2",
+        "qwen3",
+        "llama3",
+        "mistral3",
+        "mistral11",
+        "gemma",
+        "r1",
+        "deepseek3",
+        "deepseek31",
+        "coder",
+    ],
 )
 def test_every_family_calls_the_tools_of_a_world(family: str) -> None:
     Shelf.asked.clear()

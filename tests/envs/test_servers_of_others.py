@@ -305,7 +305,7 @@ def test_an_openenv_server_that_fails_is_infrastructure(address: str, action: st
     with pytest.raises(EnvironmentFault, match="failed: ConnectionRefusedError"):
         OpenEnvEnv("http://127.0.0.1:9").reset(seed=0)
     with pytest.raises(
-        EnvironmentFault, match=r"no slot \(CAPACITY_REACHED\); raise its max_concurrent_envs"
+        EnvironmentFault, match=r"is full: no slot \(CAPACITY_REACHED\)\. Raise its max_concurrent_envs"
     ):
         OpenEnvEnv(address).reset(seed=0, options={"index": 9})
     env.close()

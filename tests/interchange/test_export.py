@@ -221,9 +221,12 @@ def test_a_file_is_replaced_only_by_force_and_only_by_a_whole_one(journal: Path,
 
     with pytest.raises(KeyboardInterrupt):
         export(broken(), "sft", out, force=True)
-    with pytest.raises(BatchError, match="text-only"):
-        export([MADE[0], TEXTS], "trl", out, force=True)
     assert out.read_text() == "mine"
+    table = out.rename(tmp_path / "a.parquet")
+    with pytest.raises(BatchError, match="text-only"):
+        export([MADE[0], TEXTS], "trl", table, force=True)
+    assert table.read_text() == "mine"
+    table.rename(out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "run"]
     assert export(journal, "sft", out, force=True).rows == len(lines(out))
 
@@ -269,7 +272,7 @@ def test_a_record_that_was_cut_is_left_out_and_said(journal: Path, tmp_path: Pat
     assert again.rows == len(RECORDS) - 2
     assert again.torn_bytes > 0
     text.write_bytes(b"{nonsense}\n" + text.read_bytes())
-    with pytest.raises(RunDirectoryError, match="not a journal of agentrl"):
+    with pytest.raises(RunDirectoryError, match=r"line \d+ of .* is no record of agentrl"):
         export(text, "jsonl", tmp_path / "c.jsonl")
 
 

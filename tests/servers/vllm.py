@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
 PROGRAM = Path(__file__).resolve().parents[2] / os.environ.get("VLLM_VENV", ".venv-vllm") / "bin" / "vllm"
-START_SECONDS = 300.0
+START_SECONDS = float(os.environ.get("VLLM_START_SECONDS", "300"))
 QUIET = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -39,7 +39,7 @@ def serve(model: Path, log: Path, *arguments: str, name: str = "small") -> Gener
     """
     if not PROGRAM.exists():
         pytest.skip("there is no vLLM here; `make vllm` installs it")
-    port = _free_port()
+    port = free_port()
     command = [
         str(PROGRAM), "serve", str(model), "--served-model-name", name, "--host", "127.0.0.1",
         "--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-num-seqs", "32", *arguments,
@@ -56,7 +56,8 @@ def serve(model: Path, log: Path, *arguments: str, name: str = "small") -> Gener
             _end(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -279,7 +279,7 @@ def test_what_may_pass_is_tried_again_and_what_stays_is_a_fault() -> None:
 
     assert len(remote(busy).search("tea", 1)) == 1
     for answer, message in (
-        (httpx.Response(500), "did not answer in 3 attempts; the last one: status 500"),
+        (httpx.Response(500), "3 attempts failed; the last one: search.test answered with status 500"),
         (httpx.Response(404, text="no"), "status 404"),
         (httpx.Response(200, text="<html>"), "sends no JSON"),
         (httpx.Response(200, json={"results": []}), 'no "result" list'),

@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from agentrl.errors import EnvironmentFault
+from agentrl.errors import EnvironmentFault, as_sentence
 from agentrl.world.deadline import within
 
 if TYPE_CHECKING:
@@ -63,21 +63,23 @@ class Wire:
         Args:
             content: `json`, `headers`, `extensions`, as `httpx.Client.build_request` takes them.
         """
-        problem, asked = "", None
+        failure = EnvironmentFault("")
+        asked: str | None = None
         for attempt in range(self.attempts):
             if attempt:
                 time.sleep(self._pause(attempt, asked))
             try:
                 answer = self._exchange(method, url, content)
             except EnvironmentFault as fault:
-                problem, asked = str(fault), None
+                failure, asked = fault, None
                 continue
             if answer.status not in BUSY:
                 return answer
-            problem, asked = f"status {answer.status}", answer.headers.get("retry-after")
-        raise EnvironmentFault(
-            f"{_host(url)} did not answer in {self.attempts} attempts; the last one: {problem}"
-        )
+            failure = EnvironmentFault(f"{_place(url)} answered with status {answer.status}.")
+            asked = answer.headers.get("retry-after")
+        if self.attempts == 1:
+            raise failure
+        raise EnvironmentFault(f"{self.attempts} attempts failed; the last one: {failure}")
 
     def close(self) -> None:
         """Close the connections."""
@@ -103,13 +105,14 @@ class Wire:
 
         client = self._open()
         try:
-            found = within(lambda: self._read(client, method, url, content), self.seconds, _host(url))
+            found = within(lambda: self._read(client, method, url, content), self.seconds, _place(url))
         except EnvironmentFault:
             # A connection that was left half-way is not used again; closing it ends the thread that reads.
             self.close()
             raise
         except httpx.HTTPError as error:
-            raise EnvironmentFault(f"{_host(url)}: {type(error).__name__}: {error}") from error
+            said = as_sentence(f"{type(error).__name__}: {error}")
+            raise EnvironmentFault(f"{_place(url)} cannot be reached: {said}") from error
         if not isinstance(found, Answer):
             raise TypeError(found)  # a defect of this module
         return found
@@ -170,7 +173,8 @@ def _bounded(pieces: Iterator[bytes], most: int, until: float) -> tuple[bytes, b
     return bytes(found), False
 
 
-def _host(url: str) -> str:
+def _place(url: str) -> str:
+    """Host and port, which is what a wrong address has wrong most often."""
     import httpx
 
-    return httpx.URL(url).host or url
+    return httpx.URL(url).netloc.decode() or url

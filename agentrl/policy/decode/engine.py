@@ -59,6 +59,10 @@ class Backend(Protocol):
         """Clear numbers that are not finite from a slot's memory."""
         ...
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give a slot what another remembers of its first `length` tokens."""
+        ...
+
     def refresh(self) -> None:
         """The model's weights changed."""
         ...
@@ -206,7 +210,8 @@ class DecodeEngine:
         if slot in self._poisoned:
             self._poisoned.remove(slot)
             self.backend.wipe(slot)
-        self._length[slot] = self._fed[slot] = 0
+            self._fed[slot] = 0
+        self._length[slot] = 0  # what it has read stays, for a stream that inherits it
         self._free.append(slot)
 
     def refresh(self) -> None:
@@ -240,19 +245,41 @@ class DecodeEngine:
         held: deque[tuple[int, DecodeRequest]] = deque()
         for ticket, request in self._waiting:
             slot = self._slot.get(request.stream)
-            if slot is None and self._free:
-                slot = self._slot[request.stream] = self._free.pop()
-                self._name[slot] = request.stream
-            if slot is None:
-                held.append((ticket, request))
-            elif self._length[slot] + request.tokens.size >= self.context:
+            before = 0 if slot is None else self._length[slot]
+            if before + request.tokens.size >= self.context:
                 self._busy.discard(request.stream)
                 empty = Decoded(np.zeros(0, np.int32), np.zeros(0, np.float32), "context")
                 finished.append((ticket, empty))
+            elif slot is None and not self._free:
+                held.append((ticket, request))
             else:
-                self._start(slot, ticket, request)
+                self._start(self._claim(request) if slot is None else slot, ticket, request)
         self._waiting = held
         return finished
+
+    def _claim(self, request: DecodeRequest) -> int:
+        """A free slot for a new stream, with what any slot has read of what the stream inherits."""
+        source, shared = self._known(request) if request.inherited else (-1, 0)
+        if shared and source in self._free:
+            self._free.remove(source)
+            slot = source
+        else:
+            slot = self._free.pop()
+            if shared:
+                self.backend.copy(source, slot, shared)
+        self._fed[slot] = shared
+        self._slot[request.stream] = slot
+        self._name[slot] = request.stream
+        return slot
+
+    def _known(self, request: DecodeRequest) -> tuple[int, int]:
+        """The slot that has read most of what is inherited, and how much; the last token is always read."""
+        most = min(request.inherited, request.tokens.size - 1)
+        same = np.cumprod(self._history[:, :most] == request.tokens[:most], axis=1).sum(axis=1)
+        shared = np.minimum(same, self._fed)
+        shared[list(self._poisoned)] = 0
+        slot = int(shared.argmax())
+        return slot, int(shared[slot])
 
     def _start(self, slot: int, ticket: int, request: DecodeRequest) -> None:
         sampling, start = request.sampling, int(self._length[slot])

@@ -221,6 +221,11 @@ class FusedBackend:
         """Zero a slot."""
         self._cache[:, :, slot] = 0
 
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy a slot's first `length` positions to another."""
+        self._cache[:, :, target, :, :length] = self._cache[:, :, source, :, :length]
+
     def refresh(self) -> None:
         """Fuse the model's present weights."""
         self._structure = read_structure(self._model, self._context)

@@ -29,6 +29,9 @@ class RereadBackend:
     def wipe(self, slot: int) -> None:
         """Nothing is kept."""
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Nothing is kept."""
+
     def refresh(self) -> None:
         """Nothing is kept."""
 

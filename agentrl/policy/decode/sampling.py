@@ -34,6 +34,8 @@ class DecodeRequest:
             0 (a point mass). The token that completes a stop string in the decoded text is the last one.
         key: names the noise; equal keys draw equal uniform numbers, whatever else is in the batch.
         stop_tokens: sampled tokens that end this turn, besides the engine's own; kept in the result.
+        inherited: how many of the first tokens of a new stream are those of another: what a slot has read of
+            them, of a stream that goes on or one that was released, is not read again.
     """
 
     stream: str
@@ -41,6 +43,7 @@ class DecodeRequest:
     sampling: Sampling
     key: tuple[int, ...]
     stop_tokens: tuple[int, ...] = ()
+    inherited: int = 0
 
 
 @dataclass(frozen=True)

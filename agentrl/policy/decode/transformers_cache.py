@@ -63,6 +63,13 @@ class TransformersCacheBackend:
             key[slot] = 0
             value[slot] = 0
 
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy a slot's first `length` positions to another."""
+        for kept in self._store:
+            for values in kept:
+                values[target, :, :length] = values[source, :, :length]
+
     def refresh(self) -> None:
         """The model itself is called, so its new weights are used at once."""
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from agentrl.errors import PolicyError, ServerUnavailable
+from agentrl.errors import PolicyError, ServerUnavailable, as_sentence
 from agentrl.policy.base import Sample
 from agentrl.trajectory import digest
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
     from agentrl.policy.base import Finish, Request, Sampling
     from agentrl.policy.render import Renderer
 
@@ -98,7 +100,7 @@ def first_choice(value: object) -> Mapping[str, object]:
     """Return the first choice of an answer. Raises `ServerUnavailable` where there is none."""
     choices = value.get("choices") if isinstance(value, Mapping) else None
     if not isinstance(choices, Sequence) or not choices or not isinstance(choices[0], Mapping):
-        raise ServerUnavailable(f"the server answered without a choice: {_short(value)}.")
+        raise ServerUnavailable(as_sentence(f"the server answered without a choice: {_short(value)}"))
     choice = cast("Mapping[str, object]", choices[0])
     reason = choice.get("finish_reason")
     if reason == "content_filter":
@@ -127,7 +129,9 @@ def text_of(message: Mapping[str, object]) -> str:
         parts = [part.get("text", "") for part in content if isinstance(part, Mapping)]
         content = "".join(str(part) for part in parts)
     if not isinstance(content, str):
-        raise ServerUnavailable(f"the server answered with content that is no text: {_short(message)}.")
+        raise ServerUnavailable(
+            as_sentence(f"the server answered with content that is no text: {_short(message)}")
+        )
     reasoning = message.get("reasoning") or message.get("reasoning_content")
     return f"<think>{reasoning}</think>{content}" if reasoning else str(content)
 
@@ -143,13 +147,15 @@ def until_stop(text: str, stops: Sequence[str]) -> str:
 
 
 def usage_of(value: object, prices: Prices) -> dict[str, float]:
-    """Return the tokens that a server counted and their cost, as measures of the turn."""
+    """Return the tokens that a server counted and their cost, as measures of the turn; none that it hides."""
     usage = value.get("usage") if isinstance(value, Mapping) else None
     if not isinstance(usage, Mapping):
         return {}
-    prompt, completion = (_count(usage.get(f"{part}_tokens")) for part in ("prompt", "completion"))
-    cost = prices.cost(prompt, completion)
-    found = {"server_prompt_tokens": prompt, "server_completion_tokens": completion}
+    given = {f"server_{part}_tokens": usage.get(f"{part}_tokens") for part in ("prompt", "completion")}
+    found = {name: float(value) for name, value in given.items() if _is_count(value)}
+    if len(found) < 2:
+        return found
+    cost = prices.cost(*found.values())
     return found | ({"server_cost": cost} if cost else {})
 
 
@@ -185,8 +191,8 @@ def tokens_sample(
     return Sample(renderer.decode_turn(tokens.tolist()), tokens, values, finish_of(choice))
 
 
-def _count(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and value > 0 else 0.0
+def _is_count(value: object) -> TypeIs[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
 def _short(value: object) -> str:

@@ -12,11 +12,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
+from agentrl.world.parsing import results_in
+
 if TYPE_CHECKING:
     from agentrl.policy.base import Message
 
 _CALL: Final = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
-_RESULT: Final = re.compile(r"<tool_response>\n?(.*?)\n?</tool_response>", re.DOTALL)
 
 
 def chat_messages(messages: Sequence[Message], *, native: bool = False) -> list[dict[str, object]]:
@@ -87,7 +88,7 @@ def _function(written: str) -> dict[str, object] | None:
 
 def _results(observation: str, identifiers: Sequence[str]) -> list[dict[str, object]]:
     """One message for each call; a result that is not split by call goes to the first."""
-    found = _RESULT.findall(observation)
+    found = results_in(observation) or []
     if len(found) != len(identifiers):
         whole = found[0] if len(found) == 1 else observation
         found = [whole, *(["See the first result."] * (len(identifiers) - 1))]

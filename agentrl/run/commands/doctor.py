@@ -15,8 +15,8 @@ EXTRAS = {
     "math": "math-verify",
     "serve": "fastapi",
     "mcp": "mcp",
+    "openenv": "websockets",
     "textworld": "textworld",
-    "ray": "ray",
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import App, Parameter
 
-from agentrl.errors import AgentrlError, CheckError, ConfigError
+from agentrl.errors import AgentrlError, CheckError, ConfigError, as_sentence
 from agentrl.run.commands.training import Json  # noqa: TC001  # cyclopts reads annotations
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _blamed(env: TextEnv) -> Generator[None]:
         raise
     except Exception as error:
         raise CheckError(
-            f"{type(env).__name__} raised {type(error).__name__}: {error}. Mend the environment; "
+            f"{type(env).__name__} raised {type(error).__name__}: {as_sentence(error)} Mend the environment; "
             "`agentrl envs check` plays it and says more."
         ) from error
 

@@ -122,11 +122,15 @@ def _default_folder(name: str) -> Path:
     return Path("runs") / f"eval-{name.replace('/', '-')}-{stamp}"
 
 
+def _known(value: float | None, form: str = ",.0f") -> str:
+    return "unknown" if value is None else format(value, form)
+
+
 def _tell(row: Row) -> None:
     usage = row.usage()
     spent = (
-        f"; {usage['prompt_tokens']:,.0f} prompt and {usage['completion_tokens']:,.0f} completion tokens, "
-        f"cost {usage['cost']:.4g}, {usage['retries']:.0f} calls repeated"
+        f"; {_known(usage['prompt_tokens'])} prompt and {_known(usage['completion_tokens'])} completion "
+        f"tokens, cost {_known(usage['cost'], '.4g')}, {_known(usage['retries'])} calls repeated"
         if usage
         else ""
     )

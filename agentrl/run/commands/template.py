@@ -40,6 +40,8 @@ def _check_path(path: str) -> None:
     from agentrl.run.directory import RunDirectory
     from agentrl.run.players import looks_local
 
+    if not path.strip():
+        raise PolicyError("no model was named. Give a folder that holds a tokenizer, or a hub name.")
     folder = Path(path).expanduser()
     if looks_local(path) and not folder.is_dir():
         raise PolicyError(f"there is no folder {path}. Give a folder that holds a tokenizer, or a hub name.")

@@ -27,7 +27,7 @@ class AgentGymEnv(TextEnv):
 
     Args:
         name: address of the server, for example "http://127.0.0.1:36001".
-        dialect: the server's package: one of `DIALECTS`.
+        dialect: the server's package, which has to be named: one of `DIALECTS`.
         splits: the first task and the number of tasks of each split; without it `train` has no end.
         create: sent when the environment is created, on top of what the dialect sends.
         success: smallest reward of a turn that is a success; the dialect's by default.
@@ -48,7 +48,7 @@ class AgentGymEnv(TextEnv):
         self,
         name: str,
         *,
-        dialect: str,
+        dialect: str = "",
         splits: Mapping[str, Sequence[int]] | None = None,
         create: Mapping[str, object] | None = None,
         success: float | None = None,
@@ -61,10 +61,9 @@ class AgentGymEnv(TextEnv):
         if not name.startswith(("http://", "https://")):
             raise ConfigError(f"{name!r} is no address of a server; write agentgym:http://127.0.0.1:36001.")
         if dialect not in DIALECTS:
-            raise ConfigError(
-                f"AgentGym has no dialect {dialect!r}.{did_you_mean(dialect, DIALECTS)} "
-                f"The dialects are {', '.join(DIALECTS)}."
-            )
+            wrong = f"AgentGym has no dialect {dialect!r}.{did_you_mean(dialect, DIALECTS)}"
+            missing = "AgentGym's servers do not speak alike: say which was started, as in dialect='webshop'."
+            raise ConfigError(f"{wrong if dialect else missing} The dialects are {', '.join(DIALECTS)}.")
         self.protocol = PlainText()
         self.url, self.dialect, self.instructions = name.rstrip("/"), DIALECTS[dialect], instructions
         self.kind, self.max_steps = dialect, max_steps

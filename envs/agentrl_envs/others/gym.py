@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
-from agentrl.errors import ConfigError, did_you_mean
+from agentrl.errors import ConfigError, as_sentence, did_you_mean
 from agentrl.world.protocol import PlainText
 from agentrl_envs.others.seeded import SeededEnv
 
@@ -167,8 +167,9 @@ def _made(name: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
             arguments.setdefault("render_mode", "ansi")
         return gymnasium.make(name, disable_env_checker=True, **arguments)
     except gymnasium.error.Error as error:
-        near = did_you_mean(name, list(gymnasium.registry))
-        raise ConfigError(f"Gymnasium has no environment {name!r}: {error}.{near}") from error
+        said = as_sentence(error)
+        near = "" if "Did you mean" in said else did_you_mean(name, list(gymnasium.registry))
+        raise ConfigError(f"Gymnasium has no environment {name!r}: {said}{near}") from error
 
 
 def _modes(name: str) -> Sequence[str]:

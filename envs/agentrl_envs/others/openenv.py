@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import importlib.util
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, cast
 
-from agentrl.errors import ConfigError, EnvironmentFault, EnvironmentUsageError, MissingExtraError
+from agentrl.errors import ConfigError, EnvironmentUsageError, MissingExtraError
 from agentrl.world.env import StepResult, Task, TextEnv
-from agentrl.world.protocol import PlainText
-
-if TYPE_CHECKING:
-    from websockets.sync.client import ClientConnection
+from agentrl.world.protocol import PlainText, Protocol, Tags
+from agentrl.world.tool import Toolbox, ToolResult
+from agentrl_envs.others.openenv_session import Session, complaint
+from agentrl_envs.others.openenv_tools import action_of, is_broken, listed, only_text, told_by, tool_of
 
 REFUSED: Final = "VALIDATION_ERROR"
 """The code of the one error that is the agent's: its action does not fit the server's types."""
-FULL: Final = "CAPACITY_REACHED"
 
 
 class OpenEnvEnv(TextEnv):
@@ -31,6 +30,7 @@ class OpenEnvEnv(TextEnv):
         name: address of the server, for example "http://127.0.0.1:8000".
         action: field of the action that the agent's text becomes; with "" the agent writes the whole action
             as a JSON object.
+        tools: whether the environment speaks MCP: then its tools are the agent's, and each call is a step.
         observation: field of the observation that the agent reads; with "" the only text in it, or all of it
             as JSON.
         tasks: size of each split, sent as `split` and `index` with a reset; without it `train` has no end
@@ -53,6 +53,7 @@ class OpenEnvEnv(TextEnv):
         name: str,
         *,
         action: str = "message",
+        tools: bool = False,
         observation: str = "",
         tasks: Mapping[str, int] | None = None,
         success: float = 1.0,
@@ -62,19 +63,18 @@ class OpenEnvEnv(TextEnv):
         max_steps: int = 50,
         render_mode: str | None = None,
     ) -> None:
-        if importlib.util.find_spec("websockets") is None:
+        if any(importlib.util.find_spec(name) is None for name in ("websockets", "jsonschema")):
             raise MissingExtraError("openenv:", "openenv")
         super().__init__(render_mode=render_mode)
         scheme, mark, rest = name.rstrip("/").partition("://")
         if scheme not in {"http", "https", "ws", "wss"} or not mark or not rest:
             raise ConfigError(f"{name!r} is no address of a server; write openenv:http://127.0.0.1:8000.")
-        self.protocol = PlainText()
+        self.protocol: Protocol = Tags() if tools else PlainText()
         self.url = f"ws{'s' if scheme in {'https', 'wss'} else ''}://{rest}/ws"
         self.tasks = dict(tasks) if tasks is not None else None
         self.action, self.observation, self.instructions = action, observation, instructions
-        self.success, self.seconds, self.most_bytes, self.max_steps = success, seconds, most_bytes, max_steps
-        self._socket: ClientConnection | None = None
-        self._session = contextlib.ExitStack()
+        self.tools, self.success, self.max_steps = tools, success, max_steps
+        self._session = Session(self.url, seconds, most_bytes)
         self._steps, self._sum = 0, 0.0
 
     def list_splits(self) -> tuple[str, ...]:
@@ -96,39 +96,73 @@ class OpenEnvEnv(TextEnv):
     ) -> tuple[str, dict[str, object]]:
         """Begin an episode in a session of its own."""
         super().reset(seed=seed, options=options)
-        self._leave()
+        self._session.leave()
         self._steps, self._sum = 0, 0.0
         where = {} if self.tasks is None else {"split": self.task.split, "index": self.task.index}
-        kind, data = self._asked({"type": "reset", "data": {"seed": self.task.index, **where}})
+        data = {"seed": self.task.index, **where}
+        kind, answer = self._session.ask({"type": "reset", "data": data}, "observation")
         if kind == "error":
-            hint = (
-                "; raise its max_concurrent_envs, which is 1 by default" if data.get("code") == FULL else ""
-            )
-            raise self._fault(f"refuses to reset: {data.get('message')} ({data.get('code')}){hint}")
-        return self._read(data), {"domain": "openenv"}
+            raise self._session.refusal("refuses to reset", answer)
+        return self._read(answer), {"domain": "openenv"}
 
     def step(self, action: str) -> StepResult:
-        """Send an action."""
+        """Send an action, or call the tools that it names."""
         self._steps += 1
         late = self._steps >= self.max_steps
+        observation, reward, done, info = self._called(action) if self.tools else self._acted(action)
+        late = late and not done
+        if done or late:
+            info["success"] = done and self._sum >= self.success
+            self._session.leave()
+        return observation, reward, done, late, info
+
+    def _acted(self, action: str) -> tuple[str, float, bool, dict[str, object]]:
         try:
             content = {self.action: action} if self.action else _object(action)
         except ValueError as error:
-            return self._refused(f"The action must be a JSON object: {error}", late=late)
-        kind, data = self._asked({"type": "step", "data": content})
+            return f"The action must be a JSON object: {error}", 0.0, False, {"valid": False}
+        kind, data = self._session.ask({"type": "step", "data": content}, "observation")
         if kind == "error":
             if data.get("code") != REFUSED:
-                raise self._fault(f"reports an error: {data.get('message')} ({data.get('code')})")
-            return self._refused(str(data.get("message")), late=late)
-        reward, done = self._reward(data.get("reward")), data.get("done") is True
-        self._sum += reward
-        late = late and not done
-        info: dict[str, object] = {"success": done and self._sum >= self.success} if done or late else {}
-        return self._read(data), reward, done, late, info
+                raise self._session.refusal("reports an error", data)
+            return complaint(data), 0.0, False, {"valid": False}
+        reward, done = self._scored(data)
+        return self._read(data), reward, done, {}
+
+    def _called(self, action: str) -> tuple[str, float, bool, dict[str, object]]:
+        observation, reward, done, _, info = super().step(action)
+        return observation, reward, done, info
+
+    def _call(self, name: str, arguments: Mapping[str, object]) -> ToolResult:
+        """Call a tool of the environment: one step of the episode."""
+        message = {"type": "step", "data": action_of(name, arguments)}
+        kind, data = self._session.ask(message, "observation")
+        seen = data.get("observation")
+        if kind == "error":
+            raise self._session.refusal(f"fails in the tool {name!r}", data)
+        if not isinstance(seen, Mapping):
+            raise self._session.fault(f"gave what is no observation of the tool {name!r}: {str(seen)[:200]}")
+        known = cast("Mapping[str, Any]", seen)
+        text, failed = told_by(known)
+        if is_broken(known):
+            raise self._session.fault(f"fails in the tool {name!r}: {text}")
+        reward, done = self._scored(data)
+        return ToolResult(text, reward, done, error=text if failed else None)
+
+    @functools.cached_property
+    def toolbox(self) -> Toolbox:
+        """The environment's tools, where it speaks MCP; they are asked for once."""
+        found = listed(self._session) if self.tools else ()
+        return Toolbox(tool_of(one, self.url, self._call) for one in found)
+
+    def default_protocol(self) -> Protocol:
+        """Return tags for tools, else plain text."""
+        return self.protocol
 
     def system_text(self) -> str:
-        """Return the instructions of the settings."""
-        return self.instructions
+        """Return the instructions of the settings, and how the tools are called."""
+        described = self.protocol.describe(self.toolbox.tools) if self.tools else ""
+        return "\n\n".join(text for text in (self.instructions, described) if text)
 
     def snapshot(self) -> object:
         """A session cannot be copied. Raises `EnvironmentUsageError`."""
@@ -138,76 +172,40 @@ class OpenEnvEnv(TextEnv):
 
     def close(self) -> None:
         """End the session."""
-        self._leave()
+        self._session.leave()
         self._phase = "new"
 
     def __deepcopy__(self, memo: dict[int, object]) -> OpenEnvEnv:
         return OpenEnvEnv(
-            self.url.removesuffix("/ws"), action=self.action, observation=self.observation, tasks=self.tasks,
-            success=self.success, instructions=self.instructions, seconds=self.seconds,
-            most_bytes=self.most_bytes, max_steps=self.max_steps,
+            self.url.removesuffix("/ws"), action=self.action, tools=self.tools, observation=self.observation,
+            tasks=self.tasks, success=self.success, instructions=self.instructions,
+            seconds=self._session.seconds, most_bytes=self._session.most_bytes, max_steps=self.max_steps,
         )  # fmt: skip
 
-    def _refused(self, text: str, *, late: bool) -> StepResult:
-        return text, 0.0, False, late, {"valid": False, **({"success": False} if late else {})}
-
-    def _asked(self, message: Mapping[str, object]) -> tuple[str, Mapping[str, Any]]:
-        """Send a message and return the kind and the data of the answer."""
-        from websockets.exceptions import WebSocketException
-
-        try:
-            socket = self._connected()
-            socket.send(json.dumps(message))
-            answer: object = json.loads(socket.recv(timeout=self.seconds))
-        except TimeoutError as error:
-            raise self._fault(f"did not answer within {self.seconds:g} s") from error
-        except (OSError, ValueError, RecursionError, WebSocketException) as error:
-            raise self._fault(f"failed: {type(error).__name__}: {error}") from error
-        known = cast("Mapping[str, object]", answer) if isinstance(answer, Mapping) else {}
-        data = known.get("data")
-        if known.get("type") not in {"observation", "error"} or not isinstance(data, Mapping):
-            raise self._fault(f"says what cannot be read: {str(answer)[:200]}")
-        return str(known["type"]), cast("Mapping[str, Any]", data)
-
-    def _connected(self) -> ClientConnection:
-        from websockets.sync.client import connect
-
-        if self._socket is None:
-            opening = connect(
-                self.url, open_timeout=self.seconds, close_timeout=2.0, max_size=self.most_bytes, proxy=None
-            )
-            self._socket = self._session.enter_context(opening)
-        return self._socket
+    def _scored(self, data: Mapping[str, Any]) -> tuple[float, bool]:
+        """The reward and the end of a step."""
+        given = data.get("reward")
+        if given is not None and (not isinstance(given, int | float) or not math.isfinite(given)):
+            raise self._session.fault(f"gave the reward {given!r}, which is no number")
+        reward = float(given or 0.0)
+        self._sum += reward
+        return reward, data.get("done") is True
 
     def _read(self, data: Mapping[str, Any]) -> str:
+        """What the agent reads; metadata that are empty are left out."""
         seen = data.get("observation")
+        known = dict(cast("Mapping[str, object]", seen)) if isinstance(seen, Mapping) else {}
         if self.observation:
-            if not isinstance(seen, Mapping) or self.observation not in seen:
-                raise self._fault(f"gave an observation without {self.observation!r}: {str(seen)[:200]}")
-            seen = cast("Mapping[str, object]", seen)[self.observation]
-        elif isinstance(seen, Mapping):
-            texts = [value for value in cast("Mapping[str, object]", seen).values() if isinstance(value, str)]
-            seen = texts[0] if len(texts) == 1 else cast("Mapping[str, object]", seen)
+            if self.observation not in known:
+                raise self._session.fault(
+                    f"gave an observation without {self.observation!r}: {str(cast('object', seen))[:200]}"
+                )
+            seen = known[self.observation]
+        elif known:
+            if not known.get("metadata"):
+                known.pop("metadata", None)
+            seen = only_text(known) or known
         return seen if isinstance(seen, str) else json.dumps(seen, ensure_ascii=False)
-
-    def _reward(self, given: object) -> float:
-        if given is None:
-            return 0.0
-        if not isinstance(given, int | float) or not math.isfinite(given):
-            raise self._fault(f"gave the reward {given!r}, which is no number")
-        return float(given)
-
-    def _fault(self, what: str) -> EnvironmentFault:
-        self._leave()
-        return EnvironmentFault(f"{self.url} {what}.")
-
-    def _leave(self) -> None:
-        socket, self._socket = self._socket, None
-        if socket is not None:
-            with contextlib.suppress(Exception):  # it may be half closed already
-                socket.send(json.dumps({"type": "close"}))
-            with contextlib.suppress(Exception):  # as above
-                self._session.close()
 
 
 def _object(text: str) -> Mapping[str, object]:

@@ -10,6 +10,7 @@ from agentrl.errors import (
     EnvironmentFault,
     EnvironmentUsageError,
     MissingExtraError,
+    as_sentence,
     did_you_mean,
 )
 from agentrl.world.env import Task, TextEnv
@@ -116,5 +117,5 @@ class ReasoningGymEnv(TextEnv):
                 )
             except (TypeError, ValueError, AssertionError) as error:
                 raise ConfigError(
-                    f"reasoning-gym refuses these settings of {self.name!r}: {error}"
+                    f"reasoning-gym refuses these settings of {self.name!r}: {as_sentence(error)}"
                 ) from error

@@ -117,8 +117,9 @@ class Connection:
         except BaseException as error:
             self.close()
             if isinstance(error, Exception):
-                late = f" within {server.start_seconds:g} s" if isinstance(error, TimeoutError) else ""
-                raise self._fault(f"did not come up{late}", error) from error
+                if isinstance(error, TimeoutError):  # ours; the server has said nothing of it
+                    raise self._fault(f"did not come up within {server.start_seconds:g} s") from error
+                raise self._fault("did not come up", error) from error
             raise
 
     def tools(self) -> tuple[Listed, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from agentrl.errors import EnvironmentFault, ToolArgumentError, ToolDefinitionError, did_you_mean
 from agentrl.world.signature import Signature
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentrl.world.json_text import Json
+
+_UNWRITABLE: Final = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST: Final = 64
+
+
+def writable(name: str) -> str:
+    """Return a server's name of a tool as a model and its API can write it.
+
+    >>> writable("files.read"), writable("2nd")
+    ('files_read', '_2nd')
+    """
+    name = _UNWRITABLE.sub("_", name)[:_LONGEST]
+    return name if name[:1].isalpha() or name[:1] == "_" else f"_{name}"[:_LONGEST]
 
 
 @dataclass(frozen=True, eq=False)

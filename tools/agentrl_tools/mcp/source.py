@@ -5,25 +5,21 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
-import re
 import threading
 import weakref
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar
 
 from agentrl.errors import ConfigError, MissingExtraError, ToolDefinitionError, did_you_mean
 from agentrl.world.source import ToolSource
 from agentrl.world.tool import Tool, ToolResult
 from agentrl_tools.mcp.connection import Connection, Server
 from agentrl_tools.mcp.content import result_of
-from agentrl_tools.mcp.schema import signature_of
+from agentrl_tools.mcp.schema import signature_of, writable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mcp_types import Tool as Listed
-
-_UNWRITABLE: Final = re.compile(r"[^A-Za-z0-9_-]")
-_LONGEST: Final = 64
 
 
 class McpTools(ToolSource):
@@ -133,9 +129,8 @@ class McpTools(ToolSource):
             return self._listed[self.server]
 
     def _made(self, listed: Listed) -> Tool:
-        name = _UNWRITABLE.sub("_", self.prefix + listed.name)[:_LONGEST]
-        name = name if name[:1].isalpha() or name[:1] == "_" else f"_{name}"[:_LONGEST]
         description = listed.description or listed.title or listed.name
+        name = writable(self.prefix + listed.name)
         signature = signature_of(name, description, listed.input_schema, self.server.name)
         call = functools.partial(self._call, listed.name)
         return Tool(signature, call, max_characters=self.most_characters)
