@@ -197,4 +197,4 @@ class EveryCopy:
         """Return (N,)."""
         origin = copied_sample(batch, copied_turn(batch))
         copies = np.bincount(origin, minlength=batch.num_sampled)[origin]
-        return copies * keep.sum() / max(int(copies[keep].sum()), 1)
+        return np.asarray(copies * keep.sum() / max(int(copies[keep].sum()), 1))

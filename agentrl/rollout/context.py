@@ -13,7 +13,7 @@ from agentrl.rollout.memory import Memory, Past, whole_history
 from agentrl.trajectory import no_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from agentrl.policy.render import Renderer
     from agentrl.rollout.memory import View
@@ -48,6 +48,7 @@ class Context:
     """The context of one trajectory.
 
     Attributes:
+        system: text before the first observation; `schemas`: of tools that a template or a server lists.
         size: tokens of the current stream; `pending`: those of them that the policy has not been given yet.
         begun: turn with which the current stream began; `viewed`: turn that the memory last rewrote.
     """
@@ -55,6 +56,7 @@ class Context:
     renderer: Renderer | None
     memory: Memory = whole_history
     system: str = ""
+    schemas: tuple[Mapping[str, object], ...] = ()
     messages: list[Message] = field(default_factory=list[Message])
     size: int = 0
     pending: IntArray = field(default_factory=no_tokens)
@@ -64,9 +66,9 @@ class Context:
     _texts: list[str] = field(default_factory=list[str])
     _answers: list[IntArray] = field(default_factory=list["IntArray"])
 
-    def tell(self, system: str, schemas: Sequence[Mapping[str, object]]) -> None:
+    def tell(self, system: str, schemas: tuple[Mapping[str, object], ...]) -> None:
         """Note what stands before the first observation: the system text and tools that a template lists."""
-        self.system = system
+        self.system, self.schemas = system, schemas
         if self.renderer is not None:
             self.renderer = self.renderer.for_tools(schemas)
 

@@ -36,6 +36,47 @@ async def within(work: Awaitable[T], seconds: float) -> T:
     return task.result()
 
 
+class Patience:
+    """A bound on each of many waits in a row, by one timer: one for each wait costs more than most waits.
+
+    The timer looks when a wait could have run out, and sleeps on until the current one is due.
+
+    Args:
+        scope: what ends when a wait takes longer than `seconds`; `late` then says that it was a wait's doing.
+    """
+
+    def __init__(self, scope: asyncio.Timeout, seconds: float) -> None:
+        self.scope, self.seconds, self.late = scope, seconds, False
+        self._loop = asyncio.get_running_loop()
+        self._due: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        """Begin a wait."""
+        self._due = self._loop.time() + self.seconds
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._due, self._look)
+
+    def __exit__(self, *_: object) -> None:
+        """End the wait."""
+        self._due = None
+
+    def close(self) -> None:
+        """Take the timer back."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._due is None or self.scope.expired():
+            return
+        if self._loop.time() < self._due:
+            self._timer = self._loop.call_at(self._due, self._look)
+        else:
+            self.late = True
+            self.scope.reschedule(self._loop.time())
+
+
 def in_thread(call: Callable[[], T]) -> asyncio.Future[T]:
     """Execute a call in a daemon thread of its own.
 

@@ -12,6 +12,7 @@ import numpy as np
 from agentrl.errors import AgentrlError, ServerUnavailable
 from agentrl.policy.base import Request, Sample, Sampling
 from agentrl.rollout.context import EXPERT, Context
+from agentrl.rollout.deadline import Patience
 from agentrl.rollout.memory import whole_history
 from agentrl.rollout.stage import Stage, StageFailure
 from agentrl.rollout.text import TokenPlaces, cut_middle, rendered
@@ -56,6 +57,7 @@ class Episode:
     """The state of one trajectory while it is being collected.
 
     Attributes:
+        id: of the trajectory.
         origin: where a branch leaves its parent; `hints`: what the expert writes in the first turns.
     """
 
@@ -67,9 +69,12 @@ class Episode:
     info: Mapping[str, object] = field(default_factory=dict)
     gold: str | None = None
     usual: Sampling | None = None
+    id: str = field(init=False)
     context: Context = field(init=False)
+    patience: Patience = field(init=False)
 
     def __post_init__(self) -> None:
+        self.id = self.assignment.id
         self.context = Context(self.play.policy.renderer, self.play.memory)
 
     @property
@@ -79,8 +84,8 @@ class Episode:
 
     async def run(self) -> Trajectory | Invalid:
         """Play to the end. Never raises for what the environment or the policy's infrastructure does."""
-        seconds = self.play.limits.trajectory_seconds
-        clock = asyncio.timeout(seconds)
+        clock = asyncio.timeout(self.play.limits.trajectory_seconds)
+        self.patience = Patience(clock, self.play.limits.step_seconds)
         try:
             async with clock:
                 return await self._play()
@@ -92,10 +97,11 @@ class Episode:
             raise
         except (OSError, RuntimeError, ValueError) as error:
             if isinstance(error, TimeoutError) and clock.expired():
-                return self._invalid(InvalidReason.WALL_CLOCK, f"the trajectory took longer than {seconds} s")
+                return self._invalid(InvalidReason.WALL_CLOCK, self._late())
             return self._invalid(InvalidReason.POLICY_ERROR, f"{type(error).__name__}: {error}")
         finally:
-            self.play.policy.finish(self.assignment.id)
+            self.patience.close()
+            self.play.policy.finish(self.id)
 
     async def _play(self) -> Trajectory | Invalid:
         observation = await self._begin()
@@ -153,7 +159,8 @@ class Episode:
     def _shown(self, observation: str, info: Mapping[str, object]) -> str:
         """The observation as the protocol writes it; what is too long is cut inside of the markup."""
         results = cast("tuple[str, ...]", info.get("results", ()))
-        return rendered(self.stage.protocol, observation, results, cut=self._cut)
+        cut = None if self.play.limits.observation_tokens is None else self._cut
+        return rendered(self.stage.protocol, observation, results, cut=cut)
 
     def _cut(self, text: str, shares: int = 1) -> str:
         limit, renderer = self.play.limits.observation_tokens, self.play.policy.renderer
@@ -179,31 +186,24 @@ class Episode:
         tokens = self.context.unseen(prompt)
         begins = self.origin is not None and len(self.turns) == self.origin.turn
         request = Request(
-            trajectory=self.assignment.id,
-            stream=f"{self.assignment.id}#{begun}" if begun else self.assignment.id,
+            trajectory=self.id,
+            stream=f"{self.id}#{begun}" if begun else self.id,
             turn=len(self.turns),
             observation=observation,
             messages=tuple(self.context.messages),
             tokens=tokens,
             sampling=self._sampling(prompt),
             key=self.assignment.key(len(self.turns)),
-            tools=self.stage.schemas(),
+            tools=self.context.schemas,
             admissible=self.stage.admissible,
             expert=self.stage.expert,
             inherited=0 if tokens is None or not begins else len(tokens),
         )
         begin = time.perf_counter()
-        seconds = self.play.limits.step_seconds
-        clock = asyncio.timeout(seconds)
-        try:
-            async with clock:
-                sample = await self.play.policy.generate(request)
-        except TimeoutError as error:
-            if not clock.expired():
-                raise
-            raise StageFailure(
-                InvalidReason.WALL_CLOCK, f"a turn of the policy took longer than {seconds:g} s"
-            ) from error
+        with self.patience:
+            sample = await self.play.policy.generate(request)
+        if self.patience.late:  # a policy that goes on although it is cancelled
+            raise StageFailure(InvalidReason.WALL_CLOCK, self._late())
         return sample, time.perf_counter() - begin
 
     def _sampling(self, prompt: Prompt) -> Sampling:
@@ -251,9 +251,7 @@ class Episode:
                 observation_key=keys[0],
                 state_key=keys[1],
                 tool_calls=_placed(cast("tuple[ToolCall, ...]", info.get("tool_calls", ())), parsed, places),
-                spans=()
-                if hinted
-                else tuple(Span(span.role, *places(span.start, span.end)) for span in parsed.spans),
+                spans=() if hinted else _spans(parsed, places),
                 role=EXPERT if hinted else "agent",
                 finish=sample.finish,
                 policy_version=sample.version,
@@ -284,7 +282,7 @@ class Episode:
         task = getattr(env, "task", None)
         success = self.info.get("success", None if stop is StopReason.TERMINATED else False)
         return Trajectory(
-            id=self.assignment.id,
+            id=self.id,
             environment=self.play.environment,
             task=self.assignment.task,
             group=self.assignment.group,
@@ -309,6 +307,13 @@ class Episode:
             system=self.context.system,
         )
 
+    def _late(self) -> str:
+        """Which of the two clocks ended the trajectory, as a sentence."""
+        limits = self.play.limits
+        if self.patience.late:
+            return f"a turn of the policy took longer than {limits.step_seconds:g} s"
+        return f"the trajectory took longer than {limits.trajectory_seconds} s"
+
     def _invalid(self, reason: InvalidReason, detail: str) -> Invalid:
         where = self.assignment
         return Invalid(
@@ -321,6 +326,12 @@ class Episode:
             step=where.step,
             turns_done=len(self.turns),
         )
+
+
+def _spans(parsed: Parsed, places: Places) -> tuple[Span, ...]:
+    if not parsed.spans:
+        return ()
+    return tuple([Span(span.role, *places(span.start, span.end)) for span in parsed.spans])
 
 
 def _placed(calls: tuple[ToolCall, ...], parsed: Parsed, places: Places) -> tuple[ToolCall, ...]:

@@ -218,6 +218,7 @@ class Stage:
             self.protocol = self.protocol.for_tools(toolbox.tools)
         env.protocol = self.protocol
         env.terms = self.terms
+        env.step_seconds = self.seconds
         return env
 
     async def _restore(self, state: object) -> None:
@@ -237,7 +238,9 @@ class Stage:
             raise RuntimeError("act() comes after open()")  # a defect of the caller
         env.turn_key = (self.assignment.id, turn)
         env.reading = None if parsed is None else (self.protocol, action, parsed)
-        return step_result(await self._await(env, functools.partial(env.step, action)))
+        if _waits(env):
+            return step_result(await self._await(env, functools.partial(env.step, action)))
+        return step_result(env.step(action))
 
     async def _begin_again(self, error: Exception) -> None:
         """Drop the environment that failed; refuse where a replay has been spent already."""
@@ -293,13 +296,20 @@ class Stage:
 
     async def _await(self, env: AnyEnv, call: Callable[[], object]) -> object:
         """Call a method under the deadline that the environment's kind allows."""
-        asynchronous = bool(getattr(env, "is_async", False))
-        if not asynchronous and not env.blocks:
+        if not _waits(env):
             return call()
-        work = call() if asynchronous else in_thread(call)
+        work = call() if _is_async(env) else in_thread(call)
         if not inspect.isawaitable(work):
             return work
         return await within(work, self.seconds)
+
+
+def _is_async(env: AnyEnv) -> bool:
+    return bool(getattr(env, "is_async", False))
+
+
+def _waits(env: AnyEnv) -> bool:
+    return env.blocks or _is_async(env)
 
 
 def _toolbox(env: AnyEnv | None) -> Toolbox | None:

@@ -60,14 +60,18 @@ def _check_info(info: dict[str, object]) -> None:
             str(key): _number(item, f"info[{name!r}][{key!r}]")
             for key, item in cast("Mapping[object, object]", figures).items()
         }
-    results = info.get("results", ())
-    if not isinstance(results, tuple) or not all(isinstance(result, str) for result in results):
-        raise TypeError(f"info['results'] is {_short(results)}; give a tuple of texts.")
     if type(info.get("turn_kind", TurnKind.OK)) is not TurnKind:
         info["turn_kind"] = TurnKind(cast("str", info["turn_kind"]))
-    calls = info.get("tool_calls", ())
-    if not isinstance(calls, tuple) or not all(isinstance(call, ToolCall) for call in calls):
-        raise TypeError(f"info['tool_calls'] is {_short(calls)}; give a tuple of ToolCall.")
+    _check_tuple(info, "results", str, "texts")
+    _check_tuple(info, "tool_calls", ToolCall, "ToolCall")
+
+
+def _check_tuple(info: Mapping[str, object], name: str, kind: type, what: str) -> None:
+    if name not in info:
+        return
+    items = info[name]
+    if not isinstance(items, tuple) or not all(isinstance(item, kind) for item in items):
+        raise TypeError(f"info[{name!r}] is {_short(items)}; give a tuple of {what}.")
 
 
 def _number(value: object, name: str) -> float:

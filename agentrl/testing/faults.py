@@ -110,7 +110,7 @@ class FaultyEnv(TextEnv):
     ) -> tuple[str, dict[str, object]]:
         """Reset the wrapped environment, unless a fault strikes."""
         self.faults.strike("reset")
-        self.env.protocol = self.protocol
+        self.env.protocol, self.env.step_seconds = self.protocol, self.step_seconds
         result = self.env.reset(seed=seed, options=options)
         self.task = self.env.task
         self._np_random, self._np_random_seed = self.env.np_random, self.env.np_random_seed

@@ -233,15 +233,11 @@ def digest(value: Hashable) -> int:
     return int.from_bytes(hashlib.blake2b(_canonical(value), digest_size=8).digest(), "big") >> 1
 
 
-_PLAIN: Mapping[type, bytes] = {int: b"int", bool: b"bool", float: b"float", type(None): b"NoneType"}
-
-
 def _canonical(value: Hashable) -> bytes:
     # Two keys are digested in each turn: the commonest kinds come first, and lists are joined faster than
     # generators.
-    kind = type(value)
-    if kind in _PLAIN:
-        return b"%b:%a" % (_PLAIN[kind], value)
+    if type(value) is int:
+        return b"int:%d" % value
     if isinstance(value, str):
         raw = value.encode()
         return b"s%d:%b" % (len(raw), raw)
@@ -253,9 +249,9 @@ def _canonical(value: Hashable) -> bytes:
         return (
             b"{" + b",".join(sorted(_canonical(item) for item in cast("frozenset[Hashable]", value))) + b"}"
         )
-    if isinstance(value, int | float):
-        return f"{kind.__name__}:{value!r}".encode()
+    if value is None or isinstance(value, int | float):
+        return f"{type(value).__name__}:{value!r}".encode()
     raise TypeError(
         f"a key must be made of str, bytes, int, float, bool, None, tuple and frozenset; "
-        f"got {kind.__name__}. Convert it, for example with tuple(...)."
+        f"got {type(value).__name__}. Convert it, for example with tuple(...)."
     )

@@ -6,13 +6,27 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import numbers
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agentrl.errors import MissingExtraError, RegistryError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+
+_KINDS: Final[Mapping[object, tuple[type, str]]] = {
+    name: kind
+    for plain, kind in (
+        (int, (numbers.Integral, "a whole number")),
+        (float, (numbers.Real, "a number")),
+        (bool, (bool, "true or false")),
+        (str, (str, "a text")),
+    )
+    for name in (plain, plain.__name__)
+}
+"""Annotations of constructors that can be checked without resolving names, as types and as texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +95,11 @@ def load_attribute(path: str, what: str) -> object:
 
 
 def check_arguments(factory: Callable[..., object], given: Mapping[str, object], what: str) -> None:
-    """Check constructor arguments by name before the constructor runs.
+    """Check constructor arguments before the constructor runs: their names, and the kinds of plain ones.
 
     Raises:
-        RegistryError: an argument is unknown or missing; the message names the accepted ones.
+        RegistryError: an argument is unknown, missing, or no number (truth, text) where its annotation says
+            so; the message names what is accepted.
     """
     parameters = inspect.signature(factory).parameters.values()
     named = {p.name: p for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}}
@@ -96,3 +111,13 @@ def check_arguments(factory: Callable[..., object], given: Mapping[str, object],
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in given:
             raise RegistryError(f"{what} needs the argument {name!r}. {accepted}")
+        if name in given:
+            _check_kind(f"{what} takes {name}", parameter.annotation, given[name])
+
+
+def _check_kind(what: str, annotation: object, value: object) -> None:
+    kind = _KINDS.get(annotation) if isinstance(annotation, str | type) else None
+    if kind is None:
+        return
+    if not isinstance(value, kind[0]) or (isinstance(value, bool) and kind[0] is not bool):
+        raise RegistryError(f"{what} as {kind[1]}; got {value!r}.")

@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
 Reading: TypeAlias = "tuple[Protocol, str, Parsed]"
 StepResult: TypeAlias = tuple[str, float, bool, bool, dict[str, object]]
+STEP_SECONDS = 60.0
+"""How long a `step` may take where nobody says otherwise."""
 _SHARED = {
-    "observation_space", "action_space", "protocol", "terms", "toolbox", "turn_key", "reading", "spec",
-    "render_mode",
+    "observation_space", "action_space", "protocol", "terms", "step_seconds", "toolbox", "turn_key",
+    "reading", "spec", "render_mode",
 }  # fmt: skip
 
 
@@ -98,6 +100,8 @@ class TextEnv(gymnasium.Env[str, str]):
         blocks: whether `step` may wait (network, processes); such environments run in threads.
         protocol: how the inherited `step` reads actions; the rollout sets it.
         terms: budgets and costs of tools by name, counted per episode; the rollout sets them.
+        step_seconds: after which a `step` is given up as a failure of infrastructure; the rollout sets it.
+            What an agent may draw out ends before, by deadlines of the world's own within half of it.
         turn_key: (trajectory, turn) of the next `step`; the rollout sets it, so that tools execute once.
         reading: what a protocol reads in the next action; the rollout sets it, so that no turn is read twice.
         task: the current task; `rng`: this instance's own generator, seeded by `reset`.
@@ -110,6 +114,7 @@ class TextEnv(gymnasium.Env[str, str]):
     reward_names: tuple[str, ...] = ()
     protocol: Protocol = Tags()
     terms: Mapping[str, Terms] = MappingProxyType({})
+    step_seconds: float = STEP_SECONDS
     turn_key: TurnKey | None = None
     reading: Reading | None = None
     task: Task
@@ -206,7 +211,11 @@ class TextEnv(gymnasium.Env[str, str]):
         parsed = self._parsed(action)
         key, self.turn_key = self.turn_key, None
         reply = self.toolbox.run(
-            parsed, key=key, finished=lambda: self._finished is not None, meter=self._meter
+            parsed,
+            key=key,
+            finished=lambda: self._finished is not None,
+            meter=self._meter,
+            seconds=self.step_seconds / 2,
         )
         reward, done = reply.reward, reply.done
         info: dict[str, object] = {
@@ -369,6 +378,7 @@ class AsyncTextEnv:
     reward_names: tuple[str, ...] = ()
     turn_key: TurnKey | None = None
     reading: Reading | None = None
+    step_seconds: float = STEP_SECONDS
     protocol: Protocol
     terms: Mapping[str, Terms] = MappingProxyType({})
     task: Task

@@ -51,7 +51,9 @@ class CallLedger(Generic[R]):
     def __init__(self, capacity: int = 1024) -> None:
         self._capacity = capacity
         # One lock for all calls: a future for each would cost more than a plain tool.
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0
         self._outcomes: OrderedDict[CallKey, _Outcome[R]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -73,7 +75,7 @@ class CallLedger(Generic[R]):
         Raises:
             EnvironmentUsageError: the key was used for another call.
         """
-        with self._changed:
+        with self._lock:
             known = self._outcomes.get(key)
             outcome = self._begin(key, what) if known is None else known
         if known is None:
@@ -84,8 +86,7 @@ class CallLedger(Generic[R]):
                 f"Give each call of each turn of each trajectory its own key."
             )
         elif not outcome.done:
-            with self._changed:
-                self._changed.wait_for(lambda: outcome.done)
+            self._wait(outcome)
         return outcome.result()
 
     def _begin(self, key: CallKey, what: Hashable) -> _Outcome[R]:
@@ -100,12 +101,19 @@ class CallLedger(Generic[R]):
             outcome.value = call()
         except BaseException as error:  # noqa: BLE001  # recorded, and raised by result()
             outcome.error = error
-        with self._changed:
+        with self._lock:
             outcome.done = True
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
+
+    def _wait(self, outcome: _Outcome[R]) -> None:
+        with self._lock:
+            self._waiting += 1
+            self._changed.wait_for(lambda: outcome.done)
+            self._waiting -= 1
 
     def forget(self, trajectory: str) -> None:
         """Forget the outcomes of one trajectory."""
-        with self._changed:
+        with self._lock:
             for key in [key for key in self._outcomes if key[0] == trajectory]:
                 del self._outcomes[key]

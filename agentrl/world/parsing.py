@@ -156,6 +156,8 @@ def split_thoughts(text: str) -> Thoughts:
     >>> split_thoughts("so</think> go").visible
     '           go'
     """
+    if "think>" not in text:
+        return Thoughts(text)
     spans: list[TextSpan] = []
     depth = start = 0
     for tag in _THINK.finditer(text):

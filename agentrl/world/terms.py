@@ -31,6 +31,9 @@ class Terms:
             raise ConfigError(f"the terms of a tool are numbers of at least 0; got {self}.")
 
 
+_FREE = Terms()
+
+
 @dataclass
 class Meter:
     """Counts the calls of one trajectory against the terms.
@@ -54,7 +57,7 @@ class Meter:
 
     def of(self, name: str) -> Terms:
         """Return the terms of a tool; free and unbounded where nothing was said."""
-        return self.terms.get(name, Terms())
+        return self.terms.get(name, _FREE)
 
 
 def check_terms(terms: Mapping[str, Terms], tools: Iterable[str]) -> None:

@@ -295,6 +295,7 @@ class Toolbox:
         key: TurnKey | None = None,
         finished: Callable[[], bool] | None = None,
         meter: Meter | None = None,
+        seconds: float = math.inf,
     ) -> Reply:
         """Execute the calls of a turn in order; those after the end of the episode are left out.
 
@@ -303,6 +304,7 @@ class Toolbox:
             key: (trajectory, turn). With it each call is executed once, however often the turn is run.
             finished: whether the world ended its episode by other means than `ToolResult.done`.
             meter: counts the calls of the trajectory; those beyond a tool's budget are refused.
+            seconds: after which no further call of the turn begins; those that are left are refused.
 
         Raises:
             EnvironmentFault: a tool's infrastructure failed or its time was up.
@@ -319,6 +321,9 @@ class Toolbox:
         began = time.perf_counter()
         results: list[ToolResult] = []
         for index, call in enumerate(calls):
+            if index and time.perf_counter() - began > seconds:
+                results += [_too_late(left, seconds) for left in calls[index:]]
+                break
             results.append(self._metered(call, None if key is None else (*key, index), meter))
             if results[-1].done or (finished is not None and finished()):
                 break
@@ -361,6 +366,11 @@ class Toolbox:
     def _nothing_called(self, parsed: Parsed) -> str:
         what = "No tool call was found." if parsed.answer is None else "This world takes no answer as text."
         return f"{what} {self._listed()}"
+
+
+def _too_late(call: Call, seconds: float) -> ToolResult:
+    message = f"{call.name} was not called: the calls before it took {seconds:g} s. Call it in another turn."
+    return ToolResult(message, error=message)
 
 
 def _reply(calls: Sequence[Call], results: Sequence[ToolResult], seconds: float) -> Reply:

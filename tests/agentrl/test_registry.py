@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 
@@ -149,6 +150,23 @@ def test_wrong_arguments_name_the_accepted_ones() -> None:
     message = r"has no argument 'siz'\. Did you mean 'size'\? It accepts size, locked, render_mode\."
     with pytest.raises(RegistryError, match=message):
         make("mine/Door-v0", siz=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"size": "large"}, "takes size as a whole number; got 'large'"),
+        ({"size": True}, "takes size as a whole number; got True"),
+        ({"size": 1.5}, "takes size as a whole number; got 1.5"),
+        ({"locked": "yes"}, "takes locked as true or false; got 'yes'"),
+        ({"locked": 1}, "takes locked as true or false; got 1"),
+    ],
+)
+def test_plain_arguments_of_a_wrong_kind_are_named(given: dict[str, object], message: str) -> None:
+    register("mine/Door-v0", Door)
+    with pytest.raises(RegistryError, match=message):
+        make("mine/Door-v0", **given)
+    assert make("mine/Door-v0", size=np.int64(4)).spec is not None
 
 
 def test_a_missing_argument_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from agentrl.rollout import (
     collect,
     complete_groups,
 )
+from agentrl.rollout.deadline import Patience
 from agentrl.testing import Faults, FaultyEnv, WordWorld
 from agentrl.trajectory import (
     Invalid,
@@ -159,6 +161,49 @@ def test_a_policy_that_never_answers_is_a_wall_clock_failure() -> None:
     assert sorted(policy.finished) == sorted(
         [f"0:train/0:{m}{a}" for m in (0, 1) for a in ("", "~1")] + ["0:train/1:0", "0:train/1:1"]
     )
+
+
+async def shrug() -> None:
+    """Wait, and go on although it is cancelled."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(60)
+
+
+def test_a_policy_that_answers_after_its_time_was_up_is_late_nevertheless() -> None:
+    (item,) = collect(Stock(WordWorld), play(Moody(shrug), step_seconds=0.1), groups(1, 1), retries=0)
+    assert isinstance(item, Invalid)
+    assert (item.reason, item.turns_done) == (InvalidReason.WALL_CLOCK, 1)
+
+
+class PausedLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock stands still until somebody sets it."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
+def test_each_of_many_waits_has_its_own_time_although_one_timer_looks_after_them() -> None:
+    loop = PausedLoop()
+    late: list[bool] = []
+
+    async def work() -> None:
+        async with asyncio.timeout(None) as scope:
+            patience = Patience(scope, 10.0)
+            for moment in (0.0, 6.0, 12.0):  # together longer than the bound of each
+                loop.now = moment
+                with patience:
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                late.append(patience.late)
+            with patience:
+                loop.now = 23.0
+                await asyncio.sleep(60)
+
+    with contextlib.closing(loop), pytest.raises(TimeoutError):
+        loop.run_until_complete(work())
+    assert late == [False, False, False]
 
 
 @pytest.mark.parametrize(

@@ -337,6 +337,16 @@ def test_several_calls_add_up_and_stop_at_the_end() -> None:
     assert counter.count == 10
 
 
+def test_calls_that_would_begin_too_late_are_refused() -> None:
+    counter = Counter()
+    calls = tuple(Call("add", str(number)) for number in (4, 6, 10))
+    reply = Toolbox([counter]).run(Parsed("", calls), seconds=0.0)
+    assert (counter.count, reply.reward, reply.kind) == (4, 0.5, TurnKind.TOOL_ERROR)
+    assert reply.calls[2].error == (
+        "add was not called: the calls before it took 0 s. Call it in another turn."
+    )
+
+
 def test_answer_is_dispatched_to_its_tool() -> None:
     assert run(answer="42", box=Toolbox([Counter()])) == "answered 42"
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from agentrl.errors import ConfigError, SandboxUnavailable
+import agentrl
+from agentrl.errors import ConfigError, RegistryError, SandboxUnavailable
 from agentrl.sandbox.graders.programs import CallTest, StdinTest
 from agentrl.sandbox.opening import shared_sandbox
 from agentrl.testing import check_env
@@ -139,6 +140,23 @@ def test_programs_that_do_not_solve_the_task_earn_nothing(code: str) -> None:
     env.close()
 
 
+def test_what_an_agent_draws_out_ends_within_the_time_of_a_step() -> None:
+    env = CodeEnv("functions", seconds=50.0)
+    env.step_seconds = 2.0
+    index = next(index for index in range(60) if env.get_task("valid", index).type == "rotate")
+    env.reset(seed=0, options={"split": "valid", "index": index})
+    block = "```python\nimport time; time.sleep(60)\n```"
+    observation, _, _, _, info = env.step(f"{block}\n{block}")
+    assert info["turn_kind"] is TurnKind.TOOL_ERROR
+    assert "did not end in time" in observation
+    assert "python was not called: the calls before it took 1 s" in observation
+    _, reward, terminated, _, info = env.step(
+        "```submit\ndef rotate(values):\n    import time; time.sleep(60)\n```"
+    )
+    assert (reward, terminated, info["success"]) == (0.0, True, False)
+    env.close()
+
+
 def test_a_copy_of_an_episode_goes_on_on_its_own(env: CodeEnv) -> None:
     env.reset(seed=0, options={"split": "valid", "index": 0})
     env.step("```python\nx = [1]\n```")
@@ -179,12 +197,35 @@ def test_files_in_the_formats_of_the_field(tmp_path: Path) -> None:
     env.close()
 
 
+def test_every_form_of_a_problem_file_says_the_same(tmp_path: Path) -> None:
+    math = {"problem": "Find x.", "level": "Level 5", "type": "Algebra", "solution": "So \\boxed{4}."}
+    folder = tmp_path / "MATH" / "algebra"
+    folder.mkdir(parents=True)
+    (folder / "1.json").write_text(json.dumps(math))
+    (tmp_path / "math.json").write_text(json.dumps([math]))
+    verl = {
+        "data_source": "openai/gsm8k",
+        "prompt": [{"role": "user", "content": "Find x. Output the answer after ####."}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": "4"},
+        "extra_info": {"split": "train", "index": 0, "question": "Find x.", "answer": "x is 4\n#### 4"},
+    }
+    pq.write_table(pa.Table.from_pylist([verl]), tmp_path / "verl.parquet")
+    of_500 = {"problem": "Find x.", "solution": "So \\boxed{4}.", "answer": "4", "subject": "Algebra"}
+    (tmp_path / "math500.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(of_500).encode())
+
+    assert read_tasks(tmp_path / "MATH") == [Problem("Find x.", "4", "Algebra")]
+    for name in ("math.json", "math500.jsonl"):
+        assert read_tasks(tmp_path / name) == read_tasks(tmp_path / "MATH")
+    assert read_tasks(tmp_path / "verl.parquet") == [Problem("Find x.", "4", "problem")]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         ("", "holds no tasks"),
-        ("{", "line 1 of .* is not JSON"),
-        ("3", "not a JSON object"),
+        ("{", "line 1 of .* is no JSON"),
+        ("3", "no JSON object"),
         ('{"text": "x"}', "no question; its keys are text"),
         ('{"question": "x"}', "no answer"),
         ('{"question": "x", "tests": [{"in": 1}]}', "a test without"),
@@ -194,6 +235,23 @@ def test_a_file_that_cannot_be_read_says_where(content: str, says: str, tmp_path
     (tmp_path / "bad.jsonl").write_text(content)
     with pytest.raises(ConfigError, match=says):
         read_tasks(tmp_path / "bad.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"kind": "problem"}, "kind must be one of problems"),
+        ({"max_steps": 0}, "max_steps must be at least 1"),
+        ({"memory_megabytes": 0}, "memory_megabytes must be at least 1"),
+        ({"seconds": -1.0}, "seconds must be a number above 0; got -1.0"),
+        ({"seconds": "ten"}, "takes seconds as a number; got 'ten'"),
+        ({"files": "tasks.jsonl"}, "files is a table with a file for each split"),
+        ({"files": {}}, "files is a table with a file for each split"),
+    ],
+)
+def test_a_bad_setting_is_a_sentence(settings: dict[str, object], says: str) -> None:
+    with pytest.raises((ConfigError, RegistryError), match=says):
+        agentrl.make("agentrl/Code-v0", **settings)
 
 
 def test_gsm8k_is_read_and_its_answers_are_accepted(test_data: Path) -> None:

@@ -62,7 +62,7 @@ def test_wrong_settings_are_sentences(questions: dict[str, str]) -> None:
         QuestionsEnv(questions, "calculator")
     with pytest.raises(ConfigError, match="no reward 'exakt'"):
         QuestionsEnv(questions, reward="exakt")
-    with pytest.raises(ConfigError, match="names a file for each split"):
+    with pytest.raises(ConfigError, match="with a file for each split"):
         QuestionsEnv({})
 
 

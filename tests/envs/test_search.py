@@ -15,6 +15,7 @@ from agentrl.testing import check_env
 from agentrl.trajectory import Trajectory, TurnKind
 from agentrl.world import Fenced, JsonCalls, Protocol, Tags
 from agentrl_envs.search import SearchQAEnv, SearchSettings
+from agentrl_envs.search.files import read_questions
 from agentrl_envs.search.language import RELATIONS, read_question, read_value
 from agentrl_envs.search.settings import PRESETS, settings_of
 from agentrl_envs.search.world import make_world, question_of
@@ -160,6 +161,7 @@ def test_only_the_answer_itself_is_graded() -> None:
     env = SearchQAEnv()
     env.reset(seed=0, options={"split": "train", "index": 0})
     gold = env.gold()
+    assert gold is not None
     for text, right in (
         (f"<answer>The {gold.upper()}.</answer>", True),
         (f"<think>{gold}</think><answer>x</answer>", False),
@@ -188,6 +190,12 @@ def test_only_the_answer_itself_is_graded() -> None:
         ({"k": 0}, "at least 1"),
         ({"corpus": "x.jsonl"}, "needs questions"),
         ({"questions": {}}, "a file for each split"),
+        ({"questions": "dev.json"}, "a file for each split, such as .* got 'dev.json'"),
+        (
+            {"settings": {"documents": "many"}},
+            "documents of the search settings is a whole number; got 'many'",
+        ),
+        ({"settings": 3}, "the name of a preset or a table; got 3"),
     ],
 )
 def test_wrong_settings_are_sentences(arguments: dict[str, Any], message: str) -> None:
@@ -218,16 +226,45 @@ HUB = {
     "supporting_facts": {"title": ["Tea", "Assam"], "sent_id": [1, 0]},
     "context": {"title": [TEA[0], ASSAM[0]], "sentences": [TEA[1], ASSAM[1]]},
 }
+OBJECTS = {  # as newer versions of `datasets` write sequences of structures
+    **HOTPOT,
+    "supporting_facts": [{"title": "Tea", "sent_id": 1}, {"title": "Assam", "sent_id": 0}],
+    "context": [{"title": title, "sentences": sentences} for title, sentences in (TEA, ASSAM)],
+}
+TWO_WIKI = {  # the Hub's Parquet: a list of a title and a number is no Arrow type, so these are texts
+    "_id": "8813f87c",
+    "type": "compositional",
+    "question": HOTPOT["question"],
+    "context": json.dumps(HOTPOT["context"]),
+    "supporting_facts": json.dumps(HOTPOT["supporting_facts"]),
+    "evidences": json.dumps([["Tea", "place of origin", "Assam"], ["Assam", "country", "India"]]),
+    "answer": "India",
+}
 MUSIQUE = {
     "id": "2hop__1_2",
     "question": HOTPOT["question"],
     "answer": "India",
     "answer_aliases": ["Republic of India"],
     "answerable": True,
+    "question_decomposition": [
+        {"id": 1, "question": "tea >> origin", "answer": "Assam", "paragraph_support_idx": 0},
+        {"id": 2, "question": "#1 >> country", "answer": "India", "paragraph_support_idx": 1},
+    ],
     "paragraphs": [
         {"idx": 0, "title": "Tea", "paragraph_text": "".join(TEA[1]), "is_supporting": True},
         {"idx": 1, "title": "Assam", "paragraph_text": ASSAM[1][0], "is_supporting": True},
     ],
+}
+SEARCH_R1 = {  # rows as verl's trainer reads them
+    "id": "train_0",
+    "question": "where does tea come from",
+    "golden_answers": ["Assam", "India"],
+    "data_source": "nq",
+    "prompt": [{"role": "user", "content": "Answer the given question. where does tea come from?"}],
+    "ability": "fact-reasoning",
+    "reward_model": {"ground_truth": {"target": ["Assam", "India"]}, "style": "rule"},
+    "extra_info": {"index": 0, "split": "train"},
+    "metadata": None,
 }
 NATURAL = {"id": "nq_1", "question": "where does tea come from", "golden_answers": ["Assam", "India"]}
 
@@ -256,6 +293,8 @@ def parquet(path: Path, *rows: dict[str, Any]) -> str:
         (as_list, "hotpot_dev.json", HOTPOT, "bridge"),
         (jsonl, "2wiki.jsonl", {**HOTPOT, "type": "compositional"}, "compositional"),
         (parquet, "hotpot.parquet", HUB, "bridge"),
+        (parquet, "objects.parquet", OBJECTS, "bridge"),
+        (parquet, "2wiki.parquet", TWO_WIKI, "compositional"),
         (jsonl, "musique.jsonl", MUSIQUE, "2hop"),
     ],
 )
@@ -297,6 +336,14 @@ def test_natural_questions_over_a_corpus_and_over_a_server(tmp_path: Path) -> No
             assert "Tea comes from Assam." in item.turns[1].observation
     env.reset(seed=0, options={"split": "test", "index": 1})
     assert env.step("<answer>y</answer>")[1] == 1.0
+
+
+@pytest.mark.parametrize("without", [(), ("golden_answers",), ("golden_answers", "question")])
+def test_rows_for_verl_are_read(tmp_path: Path, without: tuple[str, ...]) -> None:
+    row = {name: value for name, value in SEARCH_R1.items() if name not in without}
+    (question,) = read_questions(parquet(tmp_path / "train.parquet", row))
+    assert question.answers == ("Assam", "India")
+    assert question.text.endswith("where does tea come from?" if "question" in without else "tea come from")
 
 
 def test_files_that_cannot_be_asked_are_sentences(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import agentrl
-from agentrl.errors import ConfigError, EnvironmentFault, SandboxUnavailable
+from agentrl.errors import ConfigError, EnvironmentFault, RegistryError, SandboxUnavailable
 from agentrl.sandbox.postgres_server import find_binaries
 from agentrl.sandbox.worker import close_shared
 from agentrl_envs.sql import OPENER, SqlEnv
@@ -20,7 +23,6 @@ from agentrl_envs.sql.questions import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from agentrl_envs.sql.generate import Question
 
@@ -203,7 +205,7 @@ def test_every_question_is_read_back(tmp_path: Path) -> None:
         assert len({plural(entity.noun) for entity in domain.entities}) == 3
 
 
-def _write(path: Path, items: list[dict[str, str]]) -> str:
+def _write(path: Path, items: list[dict[str, object]]) -> str:
     path.write_text(json.dumps(items), encoding="utf-8")
     return str(path)
 
@@ -214,9 +216,19 @@ def test_the_layouts_of_spider_and_bird(tmp_path: Path) -> None:
     for place in ("spider/database/one", "bird/dev_databases/one"):
         (tmp_path / place).mkdir(parents=True)
         shutil.copy(tmp_path / "one.sqlite", tmp_path / place / "one.sqlite")
-    spider = [{"db_id": "one", "question": "How many?", "query": "SELECT count(*) FROM t"}]
-    bird = [
+    spider: list[dict[str, object]] = [
         {
+            "db_id": "one",
+            "query": "SELECT count(*) FROM t",
+            "query_toks": ["SELECT", "count", "(", "*", ")", "FROM", "t"],
+            "query_toks_no_value": ["select", "count", "(", "*", ")", "from", "t"],
+            "question": "How many?",
+            "question_toks": ["How", "many", "?"],
+        }
+    ]
+    bird: list[dict[str, object]] = [
+        {
+            "question_id": 0,
             "db_id": "one",
             "question": "Which?",
             "evidence": "large means 2",
@@ -225,8 +237,12 @@ def test_the_layouts_of_spider_and_bird(tmp_path: Path) -> None:
         },
         {"db_id": "one", "question": "Broken?", "evidence": "", "SQL": "SELECT b FROM t"},
     ]
+    pq.write_table(pa.Table.from_pylist(spider), tmp_path / "spider" / "hub.parquet")
+    assert read_items(tmp_path / "spider" / "hub.parquet") == read_items(
+        Path(_write(tmp_path / "spider" / "copy.json", spider))
+    )
     files = {
-        "dev": _write(tmp_path / "spider" / "dev.json", spider),
+        "dev": _write(tmp_path / "spider" / "dev.json", [spider[0] | {"sql": {"limit": None}}]),
         "bird": _write(tmp_path / "bird" / "dev.json", bird),
     }
 
@@ -261,8 +277,9 @@ def test_chinook_through_the_users_files(test_data: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "neither JSON nor JSONL"),
-        ("[1]", "must be an object"),
+        ("{", "line 1 of .* is no JSON"),
+        ("", "holds no questions"),
+        ("[1]", "item 0 of .* is no JSON object"),
         ('[{"question": "x"}]', "'query' \\(or 'SQL'\\)"),
         ('[{"question": "x", "query": "y", "db_id": "z"}]', "no database 'z'"),
     ],
@@ -283,16 +300,16 @@ def test_a_bad_file_is_named(content: str, words: str, tmp_path: Path) -> None:
         ({"engine": "postgres"}, "Did you mean 'postgresql'"),
         ({"rule": "strikt"}, "Did you mean 'strict'"),
         ({"databases": 0}, ">= 1"),
-        ({"rows": "x"}, "rows of the SQL world must be a whole number; got 'x'"),
-        ({"files": "dev.json"}, "table of a split to its file"),
-        ({"files": {"dev": 5}}, "table of a split to its file"),
-        ({"shown_rows": -1}, "shown_rows of the SQL world must be a whole number >= 1; got -1"),
-        ({"seconds": 0}, "seconds of the SQL world must be a number > 0; got 0"),
+        ({"rows": "x"}, "takes rows as a whole number; got 'x'"),
+        ({"files": "dev.json"}, "table with a file for each split"),
+        ({"files": {"dev": 5}}, "table with a file for each split"),
+        ({"shown_rows": -1}, "shown_rows of the SQL world must be >= 1; got -1"),
+        ({"seconds": 0}, "seconds of the SQL world must be > 0; got 0"),
         ({"file_databases": "here"}, r"file_databases of the SQL world \(here\) are those of files"),
     ],
 )
 def test_a_bad_setting_is_named(settings: dict[str, object], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises((ConfigError, RegistryError), match=words):
         agentrl.make("agentrl_envs.sql.env:SqlEnv", **settings)
 
 

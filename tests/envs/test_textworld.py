@@ -18,7 +18,16 @@ from gymnasium.utils.env_checker import check_env
 
 import agentrl.testing
 from agentrl.errors import ConfigError, EnvironmentUsageError, MissingExtraError
-from agentrl_envs.textworld import CoinCollector, Cooking, Custom, Grammar, TextWorldEnv, WalkthroughExpert
+from agentrl_envs.textworld import (
+    CoinCollector,
+    Cooking,
+    Custom,
+    Grammar,
+    Reader,
+    TextWorldEnv,
+    WalkthroughExpert,
+)
+from agentrl_envs.textworld.reader import instructions
 from agentrl_envs.textworld.settings import MAX_GAMES, game_of, recipe_of
 from agentrl_envs.textworld.store import Library, default_folder
 
@@ -80,6 +89,45 @@ def test_the_walkthrough_wins_every_game_and_the_last_command_pays(env: TextWorl
             won = info.get("success")
         assert won is True
         assert rewards == [0.0] * (len(rewards) - 1) + [1.0]
+
+
+@needs_textworld
+def test_a_player_that_sees_texts_alone_wins_every_game(folder: Path) -> None:
+    env = TextWorldEnv(GAME, folder=folder, train_games=GAMES, max_steps=20, expert="texts")
+    for index in range(GAMES):
+        observation, _ = env.reset(options=at(index))
+        player, info = env.expert(observation), dict[str, object]()
+        assert isinstance(player, Reader)
+        while "success" not in info:
+            command = player.act()
+            observation, _, _, _, info = env.step(command)
+            player.observe(command, observation)
+        assert info["success"], env.walkthrough()
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("sentence", "commands"),
+    [
+        ("You could, like, take a trip north.", ("go north",)),
+        ("Try to venture through the west gate.", ("go west",)),
+        ("Insert the tin key into the tin box's lock to unlock it.", ("unlock tin box with tin key",)),
+        ("Doublecheck that the gate in the attic is locked with the tin key.", ("lock gate with tin key",)),
+        ("Assure that the gate is locked.", ("lock gate with {key}",)),
+        ("You can unlock the box within the hall.", ("unlock box with {key}",)),
+        ("After opening the box, retrieve the bun from the box.", ("take bun from box", "take bun")),
+        ("Recover the bun from the floor of the hall.", ("take bun",)),
+        ("Pick up the bun that's in the hall.", ("take bun",)),
+        ("You can put the bun inside the box in the hall.", ("insert bun into box",)),
+        ("Rest the bun on the shelf within the hall.", ("put bun on shelf",)),
+        ("Sit the bun on the shelf inside the hall.", ("put bun on shelf",)),
+        ("Deposit the bun on the floor of the hall.", ("drop bun",)),
+        ("Make it so that the box is shut.", ("close box",)),
+        ("Ensure that the box in the hall is wide open.", ("open box",)),
+    ],
+)
+def test_instructions_are_read(sentence: str, commands: tuple[str, ...]) -> None:
+    assert list(instructions(f"Welcome! First off, {sentence} That's it!")) == [commands]
 
 
 @needs_textworld
@@ -361,6 +409,15 @@ def test_wrong_settings_name_the_right_ones(
 ) -> None:
     with pytest.raises(ConfigError, match=sentence):
         game_of(game, settings)
+
+
+@needs_textworld
+@pytest.mark.parametrize("game", [CoinCollector(), Custom(grammar=Grammar(only_last_action=True))])
+def test_a_reader_of_objectives_needs_objectives_that_say_all(game: Custom | CoinCollector) -> None:
+    with pytest.raises(ConfigError, match="does what an objective spells out"):
+        TextWorldEnv(game, expert="texts")
+    with pytest.raises(ConfigError, match="expert must be 'walkthrough' or 'texts'; got 'text'"):
+        TextWorldEnv(expert="text")  # type: ignore[arg-type]  # on purpose
 
 
 def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -169,6 +169,16 @@ def test_a_program_out_of_time_gets_a_second_try() -> None:
     assert ends.walls == [2, 8]
 
 
+def test_all_tests_of_a_program_share_one_bound_of_time() -> None:
+    ends = Ends(Status.TIMEOUT)
+    grader = ProgramGrader(Limits(wall_seconds=2), seconds=1.5)
+    assert grader("pass", SUM, ends).verdict is Verdict.WRONG
+    assert 1 < ends.walls[0] <= 1.5  # and no second try with less time than the first
+
+    grade = ProgramGrader(seconds=0.0)("pass", SUM, Ends())
+    assert grade.message == "test 1 of 2: all tests together took longer than 0 s"
+
+
 @pytest.mark.parametrize("code", ["", "  \n", "x" * 300_000])
 def test_no_program_is_unparsable(code: str) -> None:
     assert GRADER(code, SUM, Ends()).verdict is Verdict.UNPARSABLE

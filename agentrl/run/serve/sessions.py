@@ -120,6 +120,7 @@ class Sessions:
             env = session.env
             wanted = self._protocol if protocol is None else protocol_from_plain(protocol)
             env.protocol = wanted.for_tools(env.toolbox.tools)
+            env.step_seconds = self.limits.step_seconds
             reset = functools.partial(env.reset, seed=seed, options=options)
             value = await self._await(env, reset)
             session.answer = self._seen(session, reset_result(value)) | {

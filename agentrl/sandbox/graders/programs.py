@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_CHARACTERS = 200_000
+_LEAST = 0.01
 
 # The arguments are read before the program is executed, so that it cannot hold them back; the result leaves
 # as JSON behind a word that the program has no use for: what counts is the value, and that is compared
@@ -93,6 +95,7 @@ class ProgramGrader:
     Attributes:
         limits: of one test.
         more_time: how many times as long the second try may take; 1 for no second try.
+        seconds: of all tests together, second tries included; a program that needs longer is wrong.
         partial: a wrong program scores the share of tests that it passed, and all of them are run.
         tolerance: relative, for decimals; 0 compares texts.
     """
@@ -101,6 +104,7 @@ class ProgramGrader:
     more_time: float = 4.0
     partial: bool = False
     tolerance: float = 1e-9
+    seconds: float = math.inf
 
     def __call__(self, code: str, tests: Sequence[HiddenTest], sandbox: Runs) -> Grade:
         """Grade one program."""
@@ -108,8 +112,9 @@ class ProgramGrader:
         if refused is not None:
             return refused
         passed, reason = 0, ""
+        until = time.monotonic() + self.seconds
         for number, test in enumerate(tests, 1):
-            said = self._passes(code, test, sandbox)
+            said = self._passes(code, test, sandbox, until)
             if said.verdict not in {Verdict.CORRECT, Verdict.WRONG}:
                 return said
             if said.verdict is Verdict.CORRECT:
@@ -122,11 +127,13 @@ class ProgramGrader:
             return Grade(Verdict.CORRECT, 1.0)
         return Grade(Verdict.WRONG, passed / len(tests) if self.partial else 0.0, reason)
 
-    def _passes(self, code: str, test: HiddenTest, sandbox: Runs) -> Grade:
+    def _passes(self, code: str, test: HiddenTest, sandbox: Runs, until: float) -> Grade:
+        if time.monotonic() >= until:
+            return Grade(Verdict.WRONG, message=f"all tests together took longer than {self.seconds:g} s")
         word = secrets.token_hex(16)
         expected = test.stdout if isinstance(test, StdinTest) else json.dumps(test.expected)
         limits = replace(self.limits, kept_output=self.limits.kept_output + 4 * len(expected))
-        result = self._ran(_program(code, test, word), limits, sandbox)
+        result = self._ran(_program(code, test, word), limits, sandbox, until)
         if result.status is Status.INFRA_ERROR:
             return Grade(Verdict.GRADER_ERROR, message=result.message)
         if not result.ok:
@@ -138,10 +145,12 @@ class ProgramGrader:
             right = _returned(result.stdout, word, test.expected, self.tolerance)
         return Grade(Verdict.CORRECT, 1.0) if right else Grade(Verdict.WRONG, message="another output")
 
-    def _ran(self, program: Program, limits: Limits, sandbox: Runs) -> ExecutionResult:
-        result = sandbox.run(program, limits)
-        if result.status is Status.TIMEOUT and self.more_time > 1:
-            return sandbox.run(program, replace(limits, wall_seconds=self.more_time * limits.wall_seconds))
+    def _ran(self, program: Program, limits: Limits, sandbox: Runs, until: float) -> ExecutionResult:
+        given = min(limits.wall_seconds, until - time.monotonic())
+        result = sandbox.run(program, replace(limits, wall_seconds=max(given, _LEAST)))
+        more = min(self.more_time * limits.wall_seconds, until - time.monotonic())
+        if result.status is Status.TIMEOUT and more > given:
+            return sandbox.run(program, replace(limits, wall_seconds=more))
         return result
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import random
 import zlib
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -20,6 +22,7 @@ from agentrl_envs.code.expert import Solver
 from agentrl_envs.code.files import read_tasks
 from agentrl_envs.code.work import Exercise, Problem
 from agentrl_tools.python import PythonTool
+from agentrl_tools.records import by_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +49,8 @@ class CodeEnv(TextEnv):
         files: a file of tasks for each split (see `read_tasks`), in place of generated ones.
         max_steps: turns before the episode is truncated.
         remembers: whether variables stay over the turns.
-        seconds: wall clock of one run of the agent's code.
+        seconds: wall clock of one run of the agent's code; at most half of what the rollout gives a step. All
+            hidden tests of a submitted program together have that half.
         memory_megabytes: of one run.
         isolation: how programs are held; see `agentrl.sandbox.opening.open_sandbox`.
 
@@ -73,16 +77,20 @@ class CodeEnv(TextEnv):
         super().__init__(render_mode=render_mode)
         if kind not in _FAMILIES:
             raise ConfigError(f"kind must be one of {', '.join(_FAMILIES)}; got {kind!r}.")
-        if max_steps < 1:
-            raise ConfigError(f"max_steps must be at least 1; got {max_steps}.")
+        for name, value in (("max_steps", max_steps), ("memory_megabytes", memory_megabytes)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1; got {value}.")
+        if not 0 < seconds < math.inf:
+            raise ConfigError(f"seconds must be a number above 0; got {seconds}.")
         if find_spec("math_verify") is None:
             raise MissingExtraError("Grading answers", "math")
         self.protocol = Fenced(names=("python", "submit"))
         self.kind = kind
         self.max_steps = max_steps
-        self._files = _read_files(tuple(sorted((files or {}).items())))
-        limits = Limits(wall_seconds=seconds, memory=memory_megabytes << 20, kept_output=16 << 10)
-        self._python = PythonTool(remembers=remembers, limits=limits, isolation=isolation)
+        given = {} if files is None else by_split(files, "files")
+        self._files = _read_files(tuple(sorted(given.items())))
+        self._limits = Limits(wall_seconds=seconds, memory=memory_megabytes << 20, kept_output=16 << 10)
+        self._python = PythonTool(remembers=remembers, limits=self._limits, isolation=isolation)
         self._steps = 0
 
     # -- tasks -------------------------------------------------------------------------------------------
@@ -120,6 +128,8 @@ class CodeEnv(TextEnv):
         """Begin an episode with an empty session."""
         observation, info = super().reset(seed=seed, options=options)
         self._steps = 0
+        seconds = min(self._limits.wall_seconds, self.step_seconds / 2)
+        self._python.limits = replace(self._limits, wall_seconds=seconds)
         self._python.reset(seed=zlib.crc32(self.task.id.encode()))
         return observation, info
 
@@ -172,7 +182,7 @@ class CodeEnv(TextEnv):
         work = self._work()
         if isinstance(work, Problem):
             return _refused("This task asks for an answer, not for a program. Give the final answer.")
-        grader = ProgramGrader(limits=self._python.limits)
+        grader = ProgramGrader(limits=self._python.limits, seconds=self.step_seconds / 2)
         return self._ended(grader(code, work.tests, self._python.sandbox))
 
     def gold(self) -> str | None:

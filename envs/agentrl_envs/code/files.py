@@ -1,18 +1,18 @@
-"""Tasks from files of the user's: lines of JSON, or Parquet."""
+"""Tasks from files of the user's: JSONL, JSON, Parquet, or a folder of JSON files."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from agentrl.errors import ConfigError
 from agentrl.sandbox.graders.mathematics import boxes
 from agentrl.sandbox.graders.programs import CallTest, HiddenTest, StdinTest
 from agentrl_envs.code.work import Exercise, Problem
+from agentrl_tools.records import asked, records, unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from agentrl_envs.code.work import Work
 
@@ -20,50 +20,26 @@ _QUESTIONS = ("question", "problem", "prompt")
 
 
 def read_tasks(path: str | Path) -> list[Work]:
-    r"""Read every task of a file.
+    r"""Read every task of a file, or of a folder with a file for each (as MATH comes).
 
     A row has its text under "question", "problem" or "prompt". Its answer is the text after "####" of
     "answer" (GSM8K), the `\boxed{}` of "solution" or "answer" (MATH), or the whole "answer". A row with
     "tests" is a function or program to write: each test is {"function", "arguments", "expected"} or
-    {"stdin", "stdout"}.
+    {"stdin", "stdout"}. Rows in verl's layout are read, too: `prompt` and `reward_model`.
 
     Raises:
         ConfigError: the file is missing or empty, or a row has no question or no answer; it says which.
     """
-    place = Path(path)
-    if not place.is_file():
-        raise ConfigError(f"there is no file {str(place)!r} to read tasks from.")
-    rows = _parquet(place) if place.suffix == ".parquet" else _lines(place)
-    tasks = [_task(row, f"row {number} of {str(place)!r}") for number, row in enumerate(rows, 1)]
+    tasks = [_task(asked(row), where) for row, where in records(path)]
     if not tasks:
-        raise ConfigError(f"{str(place)!r} holds no tasks. Write one JSON object on each line.")
+        raise ConfigError(f"{str(path)!r} holds no tasks. Write one JSON object on each line.")
     return tasks
 
 
-def _lines(path: Path) -> Iterator[Mapping[str, object]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ConfigError(f"line {number} of {str(path)!r} is not JSON: {error}.") from error
-            if not isinstance(row, dict):
-                raise ConfigError(f"line {number} of {str(path)!r} is not a JSON object.")
-            yield row
-
-
-def _parquet(path: Path) -> Iterator[Mapping[str, object]]:
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(path)
-    yield from cast("list[dict[str, object]]", table.to_pylist())
-
-
 def _task(row: Mapping[str, object], where: str) -> Work:
-    question = next((str(row[name]) for name in _QUESTIONS if row.get(name)), "")
-    if not question.strip():
+    texts = (row.get(name) for name in _QUESTIONS)
+    question = next((text for text in texts if isinstance(text, str) and text.strip()), "")
+    if not question:
         raise ConfigError(f"{where} has no question; its keys are {', '.join(row)}.")
     tests = row.get("tests")
     if isinstance(tests, list) and tests:
@@ -76,7 +52,7 @@ def _task(row: Mapping[str, object], where: str) -> Work:
 
 def _answer(row: Mapping[str, object]) -> str:
     for name in ("answer", "solution"):
-        text = str(row.get(name) or "")
+        text = _text(row.get(name))
         if "####" in text:
             return text.rsplit("####", 1)[1].strip()
         found = boxes(text)
@@ -87,9 +63,15 @@ def _answer(row: Mapping[str, object]) -> str:
     return ""
 
 
+def _text(answer: object) -> str:
+    """An answer as a text; of a list the first."""
+    if isinstance(answer, list):
+        return _text(next(iter(cast("list[object]", answer)), None))
+    return "" if answer is None else str(answer)
+
+
 def _test(item: object, where: str) -> HiddenTest:
-    # Parquet may hold the tests as texts.
-    content = json.loads(item) if isinstance(item, str) else item
+    content = unpacked(item)  # Parquet may hold the tests as texts
     if isinstance(content, dict) and "stdin" in content and "stdout" in content:
         return StdinTest(str(content["stdin"]), str(content["stdout"]))
     if isinstance(content, dict) and {"function", "arguments", "expected"} <= set(content):

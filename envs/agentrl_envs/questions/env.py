@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, ClassVar, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-from agentrl.errors import ConfigError, EnvironmentFault, EnvironmentUsageError
-from agentrl.sandbox.graders import Verdict
-from agentrl.world.env import Task, TextEnv
+from agentrl.errors import ConfigError, EnvironmentUsageError
 from agentrl.world.registry import load_toolset
 from agentrl.world.source import ToolSource
-from agentrl.world.tool import Toolbox, tool, tools_of
-from agentrl_envs.search.env import GRADERS
+from agentrl_envs.search.asking import AskingEnv
 from agentrl_envs.search.source import Files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from agentrl_envs.search.questions import Question
 
 
 @runtime_checkable
@@ -33,7 +27,7 @@ class Remembers(Protocol):
         ...
 
 
-class QuestionsEnv(TextEnv):
+class QuestionsEnv(AskingEnv):
     """Questions with known answers, and tools by name: our own, a package's, or those of an MCP server.
 
     The reward is 1 for a right answer, which ends the episode like every other answer. Tools that keep
@@ -52,7 +46,6 @@ class QuestionsEnv(TextEnv):
     """
 
     blocks: ClassVar[bool] = True  # type: ignore[misc]  # of the class: tools may wait
-    splits: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -63,34 +56,11 @@ class QuestionsEnv(TextEnv):
         ask: str = "Answer the question. Use the tools where they help.",
         render_mode: str | None = None,
     ) -> None:
-        super().__init__(render_mode=render_mode)
-        if reward not in GRADERS:
-            raise ConfigError(f"there is no reward {reward!r}; rewards are {', '.join(GRADERS)}.")
         if isinstance(tools, str):
             raise ConfigError(f'tools is a list, such as tools = ["calculator"]; got {tools!r}.')
-        self._files = Files(questions)
-        self.grader, self.ask = GRADERS[reward], ask
+        super().__init__(Files(questions), reward, render_mode=render_mode)
+        self.ask = ask
         self.sets = [_toolset(given) for given in tools]
-
-    @functools.cached_property
-    def toolbox(self) -> Toolbox:
-        """The tools of the settings, and `answer`."""
-        return Toolbox([*self.sets, *tools_of(self)])
-
-    def list_splits(self) -> tuple[str, ...]:
-        """Return the splits that have a file."""
-        return self._files.splits
-
-    def num_tasks(self, split: str) -> int:
-        """Return the number of questions of a split."""
-        self._check_split(split)
-        return self._files.size(split)
-
-    def get_task(self, split: str, index: int) -> Task:
-        """Return the question at (split, index)."""
-        self._check_split(split)
-        question = self._files.question(split, index)
-        return Task(split, index, f"Question: {question.text}", {"question": question}, question.type)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, object] | None = None
@@ -107,23 +77,6 @@ class QuestionsEnv(TextEnv):
         """Return the task and the tools."""
         return f"{self.ask}\n{super().system_text()}".strip()
 
-    @tool
-    def answer(self, text: str) -> str:
-        """Give the final answer; this ends the episode.
-
-        Args:
-            text: the answer alone, without explanation.
-        """
-        grade = self.grader(text, self._question.answers)
-        if grade.verdict not in {Verdict.CORRECT, Verdict.WRONG}:
-            raise EnvironmentFault(f"{self.task.id} cannot be graded: {grade.message}")
-        self.finish(grade.score, success=grade.verdict is Verdict.CORRECT)
-        return ""
-
-    def gold(self) -> str | None:
-        """Return the first of the right answers."""
-        return self._question.answers[0] if self._phase != "new" else None
-
     def snapshot(self) -> object:
         """Return the state of the episode. Raises `EnvironmentUsageError` where a tool's cannot be copied."""
         if any(isinstance(tools, ToolSource) for tools in self.sets):
@@ -138,10 +91,6 @@ class QuestionsEnv(TextEnv):
             if isinstance(tools, Remembers):
                 tools.close()
         self._phase = "new"
-
-    @property
-    def _question(self) -> Question:
-        return cast("Question", self.task.data["question"])
 
 
 def _toolset(given: str | Mapping[str, object]) -> object:

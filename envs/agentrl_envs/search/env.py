@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 from agentrl.errors import ConfigError, EnvironmentFault
-from agentrl.sandbox.graders import AnswerGrader, Verdict
-from agentrl.world.env import Task, TextEnv
 from agentrl.world.tool import ToolResult, tool
+from agentrl_envs.search.asking import AskingEnv
 from agentrl_envs.search.expert import Expert
-from agentrl_envs.search.questions import Question
 from agentrl_envs.search.settings import settings_of
 from agentrl_envs.search.source import Files, Generated
 from agentrl_tools.search.results import listed
@@ -23,15 +21,10 @@ if TYPE_CHECKING:
     from agentrl_envs.search.source import Source
     from agentrl_tools.search.results import Hit, Retriever
 
-GRADERS: Final = {
-    "exact": AnswerGrader(),
-    "f1": AnswerGrader(partial=True),
-    "contains": AnswerGrader(contained=True),
-}
 ASK: Final = "Answer the question with a name or a few words. Search before you answer."
 
 
-class SearchQAEnv(TextEnv):
+class SearchQAEnv(AskingEnv):
     """Multi-hop questions over documents that must be searched.
 
     The reward is 1 for a right answer, which ends the episode like every other answer. Only what the agent
@@ -55,8 +48,6 @@ class SearchQAEnv(TextEnv):
         ConfigError: a setting is wrong, or a file cannot be read.
     """
 
-    splits: ClassVar[tuple[str, ...]] = ()
-
     def __init__(
         self,
         settings: SearchSettings | str | Mapping[str, object] = "small",
@@ -68,9 +59,6 @@ class SearchQAEnv(TextEnv):
         instructions: bool = True,
         render_mode: str | None = None,
     ) -> None:
-        super().__init__(render_mode=render_mode)
-        if reward not in GRADERS:
-            raise ConfigError(f"there is no reward {reward!r}; rewards are {', '.join(GRADERS)}.")
         if k < 1:
             raise ConfigError(f"k is {k}; a search gives at least 1 document.")
         if corpus and questions is None:
@@ -80,25 +68,11 @@ class SearchQAEnv(TextEnv):
         self._source: Source = (
             Generated(settings_of(settings)) if questions is None else Files(questions, corpus)
         )
+        super().__init__(self._source, reward, render_mode=render_mode)
         self.blocks = self._source.blocks
-        self.k, self.grader, self.instructions = k, GRADERS[reward], instructions
+        self.k, self.instructions = k, instructions
         self._seen: list[str] = []
         self._retriever: Retriever | None = None
-
-    def list_splits(self) -> tuple[str, ...]:
-        """Return the names of the splits."""
-        return self._source.splits
-
-    def num_tasks(self, split: str) -> int:
-        """Return the number of questions of a split."""
-        self._check_split(split)
-        return self._source.size(split)
-
-    def get_task(self, split: str, index: int) -> Task:
-        """Return the question at (split, index)."""
-        self._check_split(split)
-        question = self._source.question(split, index)
-        return Task(split, index, f"Question: {question.text}", {"question": question}, question.type)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, object] | None = None
@@ -126,19 +100,6 @@ class SearchQAEnv(TextEnv):
         self._seen += [hit.document.title for hit in hits]
         return ToolResult(listed(hits) or NOTHING, metrics={"documents": float(len(hits))})
 
-    @tool
-    def answer(self, text: str) -> str:
-        """Give the final answer; this ends the episode.
-
-        Args:
-            text: the answer alone, without explanation.
-        """
-        grade = self.grader(text, self._question.answers)
-        if grade.verdict not in {Verdict.CORRECT, Verdict.WRONG}:
-            raise EnvironmentFault(f"{self.task.id} cannot be graded: {grade.message}")
-        self.finish(grade.score, success=grade.verdict is Verdict.CORRECT)
-        return ""
-
     def state_key(self) -> Hashable:
         """Return the question and which of the documents it needs have been shown; privileged."""
         return (
@@ -146,10 +107,6 @@ class SearchQAEnv(TextEnv):
             tuple(title in self._seen for title in self._question.supporting),
             len(self._seen) > 0,
         )
-
-    def gold(self) -> str:
-        """Return the first of the right answers."""
-        return self._question.answers[0]
 
     def admissible(self) -> Sequence[str] | None:
         """Return a search and an answer for each entity of the world, or None for files."""
@@ -167,13 +124,6 @@ class SearchQAEnv(TextEnv):
         """Return a search for a document that has been shown, or for the question."""
         names = self._seen or [self._question.text]
         return self.protocol.write("search", {"query": rng.choice(names)})
-
-    @property
-    def _question(self) -> Question:
-        found = self.task.data["question"]
-        if not isinstance(found, Question):
-            raise EnvironmentFault(f"{self.task.id} is no question; use SearchQAEnv.get_task")
-        return found
 
     def _find(self, query: str) -> Sequence[Hit]:
         if self._retriever is None:

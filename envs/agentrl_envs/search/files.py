@@ -1,7 +1,7 @@
 """Readers of question files: HotpotQA, 2WikiMultihopQA, MuSiQue, Natural Questions and what looks like them.
 
-Each record is read by the fields that it has, so files converted by the Hub (Parquet, contexts as columns)
-and by FlashRAG (`golden_answers`) are read too.
+Each record is read by the fields that it has, so files converted by the Hub (Parquet; contexts as columns,
+objects or JSON texts), by FlashRAG (`golden_answers`) and for verl (`prompt`, `reward_model`) are read too.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from agentrl.errors import ConfigError
 from agentrl_envs.search.questions import Question
+from agentrl_tools.records import asked, records, unpacked
 from agentrl_tools.search.corpus import Corpus, Document
-from agentrl_tools.search.files import records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ANSWERS: Final = ("golden_answers", "answers", "answer", "short_answers")
 ALIASES: Final = ("answer_aliases", "answers_aliases", "aliases")
 TYPES: Final = ("type", "hop", "level")
+BODIES: Final = ("sentences", "content", "paragraph_text", "text")
 
 
 def read_questions(path: str | Path) -> tuple[Question, ...]:
@@ -30,7 +31,9 @@ def read_questions(path: str | Path) -> tuple[Question, ...]:
         ConfigError: the file is missing, holds no question, or a record has no question or no answer.
     """
     found = tuple(
-        _question(record, where) for record, where in records(path) if record.get("answerable") is not False
+        _question(asked(record), where)
+        for record, where in records(path)
+        if record.get("answerable") is not False
     )
     if not found:
         raise ConfigError(f"{path} holds no questions.")
@@ -88,14 +91,11 @@ def _musique_type(identity: str) -> str:
 
 
 def _supporting(record: Mapping[str, object]) -> tuple[str, ...]:
-    facts = record.get("supporting_facts")
+    facts = unpacked(record.get("supporting_facts"))
     if isinstance(facts, Mapping):
         return tuple(dict.fromkeys(_texts(cast("Mapping[str, object]", facts).get("title"))))
     if isinstance(facts, list):
-        pairs = [
-            cast("Sequence[object]", fact) for fact in cast("list[object]", facts) if isinstance(fact, list)
-        ]
-        return tuple(dict.fromkeys(str(pair[0]) for pair in pairs if pair))
+        return tuple(dict.fromkeys(title for title, _ in _titled(cast("list[object]", facts))))
     return tuple(
         dict.fromkeys(
             str(item.get("title", "")) for item in _items(record) if item.get("is_supporting") is True
@@ -115,19 +115,31 @@ def _items(record: Mapping[str, object]) -> list[Mapping[str, object]]:
 
 def paragraphs(record: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Yield the (title, text) of the paragraphs that stand beside a question."""
-    context = record.get("context")
+    context = unpacked(record.get("context"))
     if isinstance(context, Mapping):
         known = cast("Mapping[str, object]", context)
-        titles = _texts(known.get("title"))
-        bodies = cast("Sequence[object]", known.get("sentences") or known.get("content") or ())
+        titles, bodies = _texts(known.get("title")), cast("Sequence[object]", _body(known) or ())
         yield from ((title, joined(body)) for title, body in zip(titles, bodies, strict=False))
     elif isinstance(context, list):
-        for pair in cast("list[object]", context):
-            if isinstance(pair, list) and len(cast("list[object]", pair)) == 2:
-                title, body = cast("list[object]", pair)
-                yield str(title), joined(body)
+        yield from ((title, joined(body)) for title, body in _titled(cast("list[object]", context)))
     for item in _items(record):
-        yield str(item.get("title", "")), joined(item.get("paragraph_text") or item.get("text") or "")
+        yield str(item.get("title", "")), joined(_body(item))
+
+
+def _titled(items: Sequence[object]) -> Iterator[tuple[str, object]]:
+    """Pairs such as ["Tea", ...] or objects with a title, as (title, what stands beside it)."""
+    for item in items:
+        if isinstance(item, Mapping):
+            known = cast("Mapping[str, object]", item)
+            yield str(known.get("title", "")), _body(known)
+        elif isinstance(item, list) and len(cast("list[object]", item)) == 2:
+            title, beside = cast("list[object]", item)
+            yield str(title), beside
+
+
+def _body(item: Mapping[str, object]) -> object:
+    """The text of a paragraph under one of its names, or None."""
+    return next((item[name] for name in BODIES if item.get(name)), None)
 
 
 def joined(body: object) -> str:

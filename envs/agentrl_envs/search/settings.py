@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from agentrl.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 TRAIN: Final = "train"
 VALID: Final = "valid"
@@ -41,6 +39,10 @@ class SearchSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("documents", "tasks_per_world", "train_tasks", "valid_tasks", "seed"):
+            value: object = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ConfigError(f"{name} of the search settings is a whole number; got {value!r}.")
         if not 20 <= self.documents <= 2_000_000:
             raise ConfigError(f"a world has 20 to 2,000,000 documents; got {self.documents}.")
         if not self.hops or not all(1 <= hops <= 4 for hops in self.hops):
@@ -75,6 +77,9 @@ def settings_of(given: SearchSettings | str | Mapping[str, object]) -> SearchSet
     """
     if isinstance(given, SearchSettings):
         return given
+    other: object = given
+    if not isinstance(other, str | Mapping):
+        raise ConfigError(f"search settings are the name of a preset or a table; got {given!r}.")
     table: dict[str, object] = {"preset": given} if isinstance(given, str) else dict(given)
     name = str(table.pop("preset", "small"))
     if name not in PRESETS:

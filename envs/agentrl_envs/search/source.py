@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from agentrl.errors import ConfigError, did_you_mean
 from agentrl_envs.search.settings import SPLITS
 from agentrl_envs.search.world import entity_names, question_of, world_of
+from agentrl_tools.records import by_split
 from agentrl_tools.search.bm25 import Bm25
 from agentrl_tools.search.cache import default_cache
 from agentrl_tools.search.remote import Remote
@@ -110,8 +111,7 @@ class Files:
     corpus: str = ""
 
     def __post_init__(self) -> None:
-        if not self.questions:
-            raise ConfigError('questions names a file for each split, such as {train = "hotpot_train.json"}.')
+        by_split(self.questions, "questions")
 
     @property
     def blocks(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +18,11 @@ from agentrl_envs.sql.files import Item, read_items
 from agentrl_envs.sql.generate import MOST_ROWS, QUESTIONS, Recipe
 from agentrl_envs.sql.naming import STYLES
 from agentrl_envs.sql.store import OPENER, Opened, default_folder, generated
+from agentrl_tools.records import by_split
 from agentrl_tools.sql.tool import checked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentrl.world.env import Expert
     from agentrl_tools.sql import Sql
@@ -48,7 +48,8 @@ class SqlEnv(TextEnv):
         file_databases: folder or file of their databases; found beside the questions if empty.
         rule: "strict", "spider" or "bird".
         shown_rows: of one result.
-        seconds: for one query.
+        seconds: of CPU for one query, which may take four times as long on a busy machine; at most an eighth
+            of what the rollout gives a step.
         folder: where generated databases are kept; a cache folder of the user's by default.
 
     Raises:
@@ -73,7 +74,6 @@ class SqlEnv(TextEnv):
         render_mode: str | None = None,
     ) -> None:
         super().__init__(render_mode=render_mode)
-        _check_kinds(rows, databases, files)
         _check(rows, databases, engine, files, rule)
         _check_limits(shown_rows, seconds)
         if file_databases and not files:
@@ -86,7 +86,8 @@ class SqlEnv(TextEnv):
         self._seconds, self._shown = seconds, shown_rows
         self._folder = Path(folder).expanduser() if folder else default_folder()
         place = Path(file_databases) if file_databases else None
-        self._files = {split: tuple(read_items(Path(path), place)) for split, path in (files or {}).items()}
+        given = {} if files is None else by_split(files, "files")
+        self._files = {split: tuple(read_items(Path(path), place)) for split, path in given.items()}
         self._opened: Opened | None = None
         self._recent: OrderedDict[tuple[str, int], Task] = OrderedDict()
 
@@ -209,12 +210,11 @@ class SqlEnv(TextEnv):
         path, recipe = task.data["database"], task.data["recipe"]
         if not isinstance(path, Path):
             raise EnvironmentFault(f"the task {task.id} has no database")
+        seconds = min(self._seconds, self.step_seconds / 8)
         if self._engine == "sqlite" or not isinstance(recipe, Recipe):
-            return OPENER.sqlite(
-                path, seconds=self._seconds, rows=self._shown, in_place=isinstance(recipe, Recipe)
-            )
+            return OPENER.sqlite(path, seconds=seconds, rows=self._shown, in_place=isinstance(recipe, Recipe))
         url = OPENER.server(self._server).copied(recipe, path)
-        return OPENER.postgres(url, seconds=self._seconds, rows=self._shown)
+        return OPENER.postgres(url, seconds=seconds, rows=self._shown)
 
 
 def _task(split: str, index: int, item: Item, recipe: Recipe | None, engine: str) -> Task:
@@ -227,24 +227,11 @@ def _task(split: str, index: int, item: Item, recipe: Recipe | None, engine: str
     return Task(split, index, prompt, data, item.kind)
 
 
-def _check_kinds(rows: object, databases: object, files: object) -> None:
-    for name, given in (("rows", rows), ("databases", databases)):
-        if not isinstance(given, int) or isinstance(given, bool):
-            raise ConfigError(f"{name} of the SQL world must be a whole number; got {given!r}.")
-    if files is not None and not (
-        isinstance(files, Mapping) and all(isinstance(item, str | Path) for item in files.values())
-    ):
-        raise ConfigError(
-            f"files of the SQL world is a table of a split to its file, such as {{'dev': 'dev.json'}}; "
-            f"got {files!r}."
-        )
-
-
-def _check_limits(shown_rows: object, seconds: object) -> None:
-    if not isinstance(shown_rows, int) or isinstance(shown_rows, bool) or shown_rows < 1:
-        raise ConfigError(f"shown_rows of the SQL world must be a whole number >= 1; got {shown_rows!r}.")
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
-        raise ConfigError(f"seconds of the SQL world must be a number > 0; got {seconds!r}.")
+def _check_limits(shown_rows: int, seconds: float) -> None:
+    if shown_rows < 1:
+        raise ConfigError(f"shown_rows of the SQL world must be >= 1; got {shown_rows}.")
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"seconds of the SQL world must be > 0; got {seconds}.")
 
 
 def _check(rows: int, databases: int, engine: str, files: Mapping[str, str] | None, rule: str) -> None:

@@ -1,17 +1,21 @@
 """Questions and databases of the user's own, in the layouts of Spider and BIRD.
 
 Spider: `dev.json` with `db_id`, `question`, `query`, and `database/DB_ID/DB_ID.sqlite`. BIRD: `dev.json` with
-`db_id`, `question`, `evidence`, `SQL`, `difficulty`, and `dev_databases/DB_ID/DB_ID.sqlite`. A JSONL file
-with either names does as well, and a single database may be a file.
+`db_id`, `question`, `evidence`, `SQL`, `difficulty`, and `dev_databases/DB_ID/DB_ID.sqlite`. A JSONL or
+Parquet file with either names does as well, and a single database may be a file.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agentrl.errors import ConfigError
+from agentrl_tools.records import records
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _FOLDERS = ("database", "databases", "test_database", "dev_databases", "train_databases", ".")
 _SUFFIXES = (".sqlite", ".db", ".sqlite3")
@@ -28,7 +32,7 @@ class Item:
 
 
 def read_items(questions: Path, databases: Path | None = None) -> list[Item]:
-    """Read the questions of a JSON or JSONL file and find their databases.
+    """Read the questions of a JSON, JSONL or Parquet file and find their databases.
 
     Args:
         databases: a folder with one folder or file for each `db_id`, or one file for all; found beside the
@@ -37,35 +41,27 @@ def read_items(questions: Path, databases: Path | None = None) -> list[Item]:
     Raises:
         ConfigError: the file, a field or a database is missing; the message names it.
     """
-    if not questions.is_file():
-        raise ConfigError(f"there is no file of questions {questions}.")
-    try:
-        text = questions.read_text(encoding="utf-8")
-        raw = (
-            json.loads(text)
-            if text.lstrip().startswith("[")
-            else [json.loads(line) for line in text.split("\n") if line.strip()]
-        )
-    except ValueError as error:
-        raise ConfigError(f"{questions} is neither JSON nor JSONL: {error}.") from None
     found: dict[str, Path] = {}
-    return [_item(questions, databases, found, number, item) for number, item in enumerate(raw, 1)]
+    items = [_item(questions, databases, found, where, raw) for raw, where in records(questions)]
+    if not items:
+        raise ConfigError(f"{questions} holds no questions.")
+    return items
 
 
-def _item(questions: Path, databases: Path | None, found: dict[str, Path], number: int, raw: object) -> Item:
-    if not isinstance(raw, dict):
-        raise ConfigError(f"question {number} of {questions} must be an object; it is {type(raw).__name__}.")
+def _item(
+    questions: Path, databases: Path | None, found: dict[str, Path], where: str, raw: Mapping[str, object]
+) -> Item:
     query, question = raw.get("query", raw.get("SQL")), raw.get("question")
     if not isinstance(query, str) or not isinstance(question, str):
         raise ConfigError(
-            f"question {number} of {questions} needs texts under 'question' and 'query' (or 'SQL'); "
+            f"{where} needs texts under 'question' and 'query' (or 'SQL'); "
             f"it has {', '.join(sorted(map(str, raw)))}."
         )
     name = str(raw.get("db_id", ""))
     if name not in found:
         found[name] = _database(questions, databases, name)
     evidence = str(raw.get("evidence") or "").strip()
-    kind = str(raw.get("difficulty", raw.get("hardness", "")))
+    kind = str(raw.get("difficulty") or raw.get("hardness") or "")
     return Item(found[name], f"{question}\nHint: {evidence}" if evidence else question, query, kind)
 
 

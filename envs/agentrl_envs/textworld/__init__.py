@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agentrl_envs.textworld.env import TextWorldEnv
 from agentrl_envs.textworld.expert import WalkthroughExpert
+from agentrl_envs.textworld.reader import Reader
 from agentrl_envs.textworld.settings import (
     CoinCollector,
     Cooking,
@@ -21,6 +22,7 @@ __all__ = [
     "Files",
     "Game",
     "Grammar",
+    "Reader",
     "TextWorldEnv",
     "TreasureHunter",
     "WalkthroughExpert",

@@ -11,6 +11,7 @@ from agentrl.errors import ConfigError, EnvironmentUsageError
 from agentrl.world.env import Task, TextEnv
 from agentrl.world.protocol import PlainText
 from agentrl_envs.textworld.expert import WalkthroughExpert
+from agentrl_envs.textworld.reader import Reader, spelled_out
 from agentrl_envs.textworld.session import Mark, Session
 from agentrl_envs.textworld.settings import SPLITS, Files, game_of
 from agentrl_envs.textworld.shelves import GivenGames, MadeGames
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _NOT_EPISODE: Final = frozenset({
     "_session", "_shelf", "observation_space", "action_space", "protocol", "toolbox", "render_mode",
-    "game", "max_steps", "reward",
+    "game", "max_steps", "reward", "_reads",
 })  # fmt: skip
 _IDLE: Final = ("look", "inventory", "goal")
 _SYSTEM: Final = (
@@ -58,6 +59,8 @@ class TextWorldEnv(TextEnv):
         settings: fields of the family when `game` is a name.
         max_steps: commands before the episode is truncated, refused ones included.
         reward: `"win"`: 1.0 for winning; `"score"`: the game's score, normalised to sum to 1.0 on a win.
+        expert: "walkthrough", which knows the game's file; or "texts", a player that does what the objective
+            spells out and sees no more than an agent (see `Reader`).
         train_games, valid_games: number of games in `train` and in each of the two other splits, of those
             made here.
         folder: cache of compiled games, 410 kB each; default `$XDG_CACHE_HOME/agentrl/textworld`.
@@ -71,13 +74,14 @@ class TextWorldEnv(TextEnv):
     blocks: bool = True  # a new game takes seconds to make
     splits: ClassVar[tuple[str, ...]] = SPLITS
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the settings of a world
         self,
         game: Source | str = "custom",
         *,
         settings: Mapping[str, object] | None = None,
         max_steps: int = 50,
         reward: Literal["win", "score"] = "win",
+        expert: Literal["walkthrough", "texts"] = "walkthrough",
         train_games: int = 1000,
         valid_games: int = 100,
         folder: str | Path | None = None,
@@ -89,8 +93,17 @@ class TextWorldEnv(TextEnv):
             raise ConfigError(f"max_steps must be at least 1; got {max_steps}.")
         if reward not in {"win", "score"}:
             raise ConfigError(f"reward must be 'win' or 'score'; got {reward!r}.")
+        if expert not in {"walkthrough", "texts"}:
+            raise ConfigError(f"expert must be 'walkthrough' or 'texts'; got {expert!r}.")
         self.protocol = PlainText()
         self.game = game_of(game, settings)
+        self._reads = expert == "texts"
+        if self._reads and not spelled_out(self.game):
+            raise ConfigError(
+                f"expert 'texts' does what an objective spells out, and those of {self.game} do not; take "
+                "Custom games whose grammar has neither only_last_action nor blend_instructions nor "
+                "ambiguous_instructions, or expert 'walkthrough'."
+            )
         self.max_steps = max_steps
         self.reward = reward
         library = Library(default_folder() if folder is None else Path(folder))
@@ -177,9 +190,10 @@ class TextWorldEnv(TextEnv):
         """Return the commands that would do something now. For checks and random play only."""
         return None if self._phase == "new" else self._session.commands()
 
-    def expert(self, observation: str) -> WalkthroughExpert | None:
-        """Return the player of the walkthrough of the current task, if it has one. Privileged."""
-        del observation
+    def expert(self, observation: str) -> WalkthroughExpert | Reader | None:
+        """Return the player of the task: of its walkthrough, if it has one (privileged), or of texts."""
+        if self._reads:
+            return Reader(observation)
         known = self._phase != "new" and self._session.walkthrough
         return WalkthroughExpert.for_env(self) if known else None
 

@@ -58,6 +58,7 @@ class Corpus(Sequence[Document]):
 
     def __init__(self, ids: _Strings, titles: _Strings, texts: _Strings) -> None:
         self._ids, self._titles, self._texts = ids, titles, texts
+        self._opened: dict[int, Document] = {}
 
     @classmethod
     def of(cls, documents: Iterable[Document]) -> Corpus:
@@ -84,6 +85,17 @@ class Corpus(Sequence[Document]):
         return len(self._ids)
 
     def __getitem__(self, index: int) -> Document:  # type: ignore[override]  # no slices: who wants them has lists
+        document = self._opened.get(index)
+        if document is None:
+            document = self._open(index)
+            if len(self._opened) < _AT_ONCE:  # some are found again and again, and Arrow takes a while
+                self._opened[index] = document
+        return document
+
+    def __iter__(self) -> Iterator[Document]:
+        return map(self._open, range(len(self)))
+
+    def _open(self, index: int) -> Document:
         return Document(self._ids[index].as_py(), self._titles[index].as_py(), self._texts[index].as_py())
 
     def texts(self) -> Iterator[str]:
@@ -118,7 +130,7 @@ def read_corpus(path: str | Path) -> Corpus:
     Raises:
         ConfigError: there is no such file, or a record cannot be read; the message names the line.
     """
-    from agentrl_tools.search.files import records
+    from agentrl_tools.records import records
 
     return Corpus.of(_document(record, number, where) for number, (record, where) in enumerate(records(path)))
 
