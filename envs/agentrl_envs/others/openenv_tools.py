@@ -39,10 +39,11 @@ def listed(session: Session) -> tuple[Mapping[str, Any], ...]:
             f"lists no tools: {said} An environment without tools takes `action`, the field of its action, "
             "in place of `tools = true`"
         )
-    tools = tuple(cast("Mapping[str, Any]", one) for one in cast("list[object]", found))
-    if not all(isinstance(one, Mapping) and isinstance(one.get("name"), str) for one in tools):
-        raise session.fault(f"lists tools that cannot be read: {str(found)[:200]}")
-    return tools
+    entries = cast("list[object]", found)
+    tools = [cast("Mapping[str, Any]", one) for one in entries if isinstance(one, Mapping)]
+    if len(tools) < len(entries) or not all(isinstance(one.get("name"), str) for one in tools):
+        raise session.fault(f"lists tools that cannot be read: {str(entries)[:200]}")
+    return tuple(tools)
 
 
 def tool_of(listing: Mapping[str, Any], url: str, call: Caller) -> Tool:
@@ -82,7 +83,7 @@ def told_by(observation: Mapping[str, Any]) -> tuple[str, bool]:
     known = cast("Mapping[str, Any]", result) if isinstance(result, Mapping) else {}
     content = known.get("content")
     if isinstance(content, list) and content:
-        pieces = [_piece(cast("object", one)) for one in cast("list[object]", content)]
+        pieces = [_piece(one) for one in cast("list[object]", content)]
         return "\n".join(pieces), known.get("is_error") is True
     value = known.get("data", cast("object", result)) if known else cast("object", result)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
