@@ -89,7 +89,10 @@ class Lost(Exception):
     """The program destroyed its whole session; the message says how."""
 
 
-ENDED = "the process that held the variables has ended, by what the program did in this cell or before"
+ENDED = (
+    "the process that held the variables has ended, by what the program did in this cell or before, "
+    "or by another branch of the session"
+)
 UNDONE = "the cell's process ended before the cell did; the variables are as they were before it"
 CROWDED = "the cell did not begin, for what the session left takes all the processes that it may have"
 STUCK = "no cell begins any more, by what the program did before"

@@ -292,11 +292,15 @@ class JailSession:
     def _asked(
         self, jail: _Jail, code: str, limits: Limits, streams: Streams, stdin: str
     ) -> dict[str, object]:
+        restore = jail.make_room(self._state, limits)
+        loss = jail.loss(self._state)
+        if loss:  # found out while the other's files were saved
+            return {**loss, "gone": []}
         cell = {
             "code": code,
             "number": self._cells + 1,
             "seed": self._seed,
-            "restore": jail.make_room(self._state, limits),
+            "restore": restore,
             "apart": not jail.is_alone(self._state),
         }
         payload = memory_file(cell)

@@ -230,6 +230,26 @@ def test_where_branches_can_end_each_other_each_is_told_what_it_lost(session: Ja
         assert not right.run("1").state_lost
 
 
+def test_a_loss_that_shows_while_room_is_made_is_told_like_any_other(
+    session: JailSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.run("x = 1")
+    with session.branch() as other:
+        jail = other._jail
+        assert jail is not None
+
+        def late(state: int, limits: Limits) -> bool:
+            jail.gone.add(state)  # a process on a busy machine ends only now
+            return bool(limits)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(jail, "make_room", late)
+            result = other.run("x")
+
+        assert (result.status, result.state_lost) == (Status.KILLED, True), result
+        assert not other.run("1").state_lost
+
+
 MENDED = [
     "import builtins; builtins.open = builtins.compile = builtins.exec = None",
     "import builtins; builtins.__import__ = None",
