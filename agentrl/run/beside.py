@@ -22,7 +22,6 @@ from agentrl.run.bench import Interrupted, open_bench
 from agentrl.run.crew import ignore_interrupts, interrupts_blocked
 from agentrl.run.directory import RunDirectory
 from agentrl.run.progress import SilentProgress
-from agentrl.run.settings import EvaluationSettings, TrainSettings
 from agentrl.run.state import RunState
 from agentrl.run.supervise import ENDLESS, supervise
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from agentrl.learn.algorithm import Algorithm
     from agentrl.run.bench import Bench
+    from agentrl.run.settings import TrainSettings
 
 FOLDER = "control"
 PATIENCE = 900.0
@@ -193,7 +193,7 @@ class Beside:
 def _settings_of(bench: Bench) -> TrainSettings:
     """The settings of the control as a run: from the run's warm start, in one process."""
     settings = bench.settings
-    evaluation = EvaluationSettings(**{**settings.evaluation.model_dump(), "final_tasks": 0})
+    evaluation = settings.evaluation.model_copy(update={"final_tasks": 0})
     path = str(bench.checkpoint("warm-start") / "model")
     return settings.model_copy(
         update={

@@ -142,7 +142,8 @@ class CoderCalls(FamilyCalls):
             (tool.name, tuple(key for key, value in tool.signature.properties.items() if _is_text(value)))
             for tool in tools
         )
-        return dataclasses.replace(FamilyCalls.for_tools(self, tools), texts=known)
+        known_by_name = FamilyCalls.for_tools(self, tools)
+        return dataclasses.replace(known_by_name, texts=known)  # pyright: ignore[reportReturnType]  # it is Self
 
     def scan(self, text: str) -> tuple[Call, ...] | str:
         """Read every `<tool_call>`, or a `<function=...>` without one, which these models write, too."""

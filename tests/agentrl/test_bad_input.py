@@ -95,7 +95,7 @@ def test_a_wrong_type_and_an_unknown_setting_are_named_with_their_lines(said: Sa
     path.write_text('[environment]\nid = "agentrl/Household-v0"\n[rl]\nsteps = "many"\nmember = 3\n')
     text = said(["train", str(path)], BAD_INPUT)
     assert f"{path}, line 4: rl.steps = 'many'" in text
-    assert f"{path}, line 5: there is no setting 'rl.member'. Did you mean 'members'?" in text
+    assert f"{path}, line 5: there is no setting 'rl.member'. Did you mean 'rl.members'?" in text
 
 
 def test_an_unknown_split_names_those_there_are(said: Said, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ from agentrl.trajectory.batch import (
     GOLD_LOGPROB,
     GOLD_LOGPROB_FINAL,
     REFERENCE_LOGPROB,
+    SENTENCE,
     SPAN,
     VALUE,
     Batch,
@@ -78,6 +79,8 @@ def _measured(batch: Batch) -> Batch:
     sizes = {"N": batch.num_sampled, "S": batch.num_turns, "E": batch.num_trajectories}
     for column in (ENTROPY, VALUE, GOLD_LOGPROB, GOLD_LOGPROB_FINAL, SPAN):
         batch = batch.with_column(column, random.uniform(-1, 0, sizes[column.axis]).astype(np.float32))
+    place = np.arange(batch.num_sampled) - batch.sample_start[batch.turn_of_sample]
+    batch = batch.with_column(SENTENCE, (place // 2).astype(np.float32))
     batch = batch.with_column(reward_component("flawed"), np.zeros(batch.num_turns, np.float32))
     # An untrained model never succeeds, and some recipes compare successes with failures.
     some = (np.arange(batch.num_trajectories) % 3 == 0).astype(np.int8)

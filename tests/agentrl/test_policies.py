@@ -41,7 +41,9 @@ def request(
 class Letters(Renderer):
     """A renderer whose tokens are code points; 0 ends a turn."""
 
-    stop_tokens: tuple[int, ...] = (0,)
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        return (0,)
 
     def begin(self, system: str, observation: str) -> IntArray:
         return self.encode(system + observation)

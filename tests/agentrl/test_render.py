@@ -168,7 +168,7 @@ def test_a_template_without_an_end_of_turn_ends_with_the_sequence() -> None:
 def test_no_template_where_one_is_asked_for_is_a_sentence() -> None:
     with pytest.raises(TemplateError, match="cannot be applied"):
         renderer_for(tokenizer(None), kind="template")
-    with pytest.raises(TemplateError, match="add_special_tokens"):
+    with pytest.raises(TemplateError, match="add_tokens"):
         renderer_for(tokenizer(None))
 
 

@@ -198,7 +198,9 @@ class Hostile(Renderer):
     "a" is 1, "b" is 2, the merge "ab" is 3, a space is 4 and disappears when decoded; 5 asks, 6 ends.
     """
 
-    stop_tokens: tuple[int, ...] = (6,)
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        return (6,)
 
     def begin(self, system: str, observation: str) -> IntArray:
         return np.append(self.encode(system + observation), 5).astype(np.int32)

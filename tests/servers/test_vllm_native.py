@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
     from agentrl.trajectory import IntArray
@@ -86,7 +87,7 @@ def shown(renderer: ChatTemplate) -> list[Trajectory]:
 def taught(model: PreTrainedModel, items: list[Trajectory], steps: int = 120) -> None:
     """Imitate the trajectories until they are known by heart."""
     streams: list[IntArray] = []
-    places: list[IntArray] = []
+    places: list[NDArray[np.int64]] = []
     for item in items:
         stream: list[int] = []
         said: list[int] = []
@@ -99,6 +100,7 @@ def taught(model: PreTrainedModel, items: list[Trajectory], steps: int = 120) ->
         places.append(np.array(said, dtype=np.int64))
     rows = rows_of(streams, places)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    loss = torch.zeros(())
     for _ in range(steps):
         optimizer.zero_grad()
         loss = -predict(model, rows).logprob.mean()

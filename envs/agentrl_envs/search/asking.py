@@ -81,7 +81,9 @@ class AskingEnv(TextEnv):
     @functools.cached_property
     def toolbox(self) -> Toolbox:
         """The tools, `answer` as the last."""
-        return Toolbox([*self.sets, *sorted(tools_of(self), key=lambda each: each.name == "answer")])
+        own = tools_of(self)
+        others = [each for each in own if each.name != "answer"]
+        return Toolbox([*self.sets, *others, *(each for each in own if each.name == "answer")])
 
     @tool
     def answer(self, text: str) -> str:
