@@ -21,7 +21,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, NoReturn, TypedDict
 
-from agentrl.sandbox import landlock, removal, script
+from agentrl.sandbox import copies, landlock, script
 
 if TYPE_CHECKING:
     import types
@@ -59,14 +59,14 @@ class _State:
     Attributes:
         channel: where cells come from.
         home: the work folder.
-        files: what the work folder held when it was saved, by path; None before.
+        files: what the session's folders held when they were saved; None before.
     """
 
     def __init__(self, channel: socket.socket, main: types.ModuleType, home: str) -> None:
         self.channel = channel
         self.main = main
         self.home = home
-        self.files: dict[str, bytes | None] | None = None
+        self.files: copies.Copies | None = None
         self.cell = 0
         self.started = 0
 
@@ -81,7 +81,7 @@ class _State:
             if not word:
                 os._exit(0)
             if word == b"save":
-                self.files = _saved(self.home)
+                self.files = copies.saved(_folders(self.home))
                 self._tell({"saved": True})
             else:
                 self._fork(fds)
@@ -128,7 +128,7 @@ class _State:
             with contextlib.suppress(OSError):
                 landlock.confine()
         if cell["restore"] and self.files is not None:
-            _laid_out(self.files, self.home)
+            copies.lay_out(self.files, _folders(self.home))
         if cell["seed"] is not None:
             script.reseed(cell["seed"])
         own = os.getpid()
@@ -174,37 +174,3 @@ def _redirect(streams: list[int]) -> None:
 
 def _folders(home: str) -> list[str]:
     return [home, *(["/tmp", "/dev/shm"] if home == "/work" else [])]
-
-
-def _saved(home: str) -> dict[str, bytes | None]:
-    """Read the files of the session; None stands for a folder."""
-    found: dict[str, bytes | None] = {}
-    waiting = [(top, os.stat(top).st_dev) for top in _folders(home)]  # noqa: PTH116
-    while waiting:
-        folder, device = waiting.pop()
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
-                    _read_in(entry, found)
-                elif entry.stat(follow_symlinks=False).st_dev == device:  # else an interpreter is mounted
-                    found[entry.path] = None
-                    waiting.append((entry.path, device))
-    return found
-
-
-def _read_in(entry: os.DirEntry[str], found: dict[str, bytes | None]) -> None:
-    if entry.is_file(follow_symlinks=False):
-        with contextlib.suppress(OSError), open(entry.path, "rb") as file:  # noqa: PTH123
-            found[entry.path] = file.read()
-
-
-def _laid_out(files: dict[str, bytes | None], home: str) -> None:
-    for top in _folders(home):
-        removal.empty(top)
-    for path, content in files.items():
-        with contextlib.suppress(OSError):
-            if content is None:
-                os.mkdir(path)  # noqa: PTH102  # after its parent, which was found before it
-                continue
-            with open(path, "wb") as file:  # noqa: PTH123
-                file.write(content)
