@@ -61,21 +61,22 @@ class Streams:
             for descriptor in (self._out, self._err):
                 selector.register(descriptor, selectors.EVENT_READ)
             selector.register(self._feed, selectors.EVENT_WRITE)
+            left = memoryview(stdin)
             while time.monotonic() < deadline:
                 for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
                     if key.fileobj is control:
                         return self._rest(control)
                     if key.fd == self._feed:
-                        stdin = self._fed(selector, stdin)
+                        left = self._fed(selector, left)
                     elif not self._drained(key.fd, control):
                         selector.unregister(key.fd)
         return b""
 
-    def _fed(self, selector: selectors.BaseSelector, stdin: bytes) -> bytes:
+    def _fed(self, selector: selectors.BaseSelector, stdin: memoryview) -> memoryview:
         try:
             written = os.write(self._feed, stdin[: 1 << 16]) if stdin else 0
         except BrokenPipeError:
-            stdin, written = b"", 0
+            written = len(stdin)
         left = stdin[written:]
         if not left:
             selector.unregister(self._feed)

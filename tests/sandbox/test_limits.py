@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -9,6 +14,7 @@ import pytest
 from agentrl.errors import SandboxError
 from agentrl.sandbox.graders import ProgramGrader, Verdict
 from agentrl.sandbox.result import MIB, Limits, Program, Status
+from agentrl.sandbox.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,6 +128,29 @@ def test_half_a_character_reaches_a_program_as_a_question_mark(sandbox: Sandbox)
     with sandbox.open_session() as session:
         assert session.run("input()", stdin="a\ud800").stdout == "'a?'\n"
         assert "surrogates not allowed" in session.run("print('\ud800')").stderr
+
+
+def test_a_long_input_is_fed_without_copies_of_what_is_left() -> None:
+    stdin = b"x" * (4 * MIB)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Streams(LIMITS) as streams, ThreadPoolExecutor(1) as pool:
+        reading = os.dup(streams.theirs[0])
+        streams.release()
+
+        def read() -> int:
+            with os.fdopen(reading, "rb") as file:
+                size = sum(len(part) for part in iter(lambda: file.read(4096), b""))
+            theirs.send(b"verdict")
+            return size
+
+        size = pool.submit(read)
+        tracemalloc.start()
+        try:
+            assert streams.drain(ours, stdin, time.monotonic() + 60) == b"verdict"
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert (size.result(), most < 1 * MIB) == (len(stdin), True)
 
 
 @pytest.mark.parametrize("word", ["a\0b", "\ud800"])
