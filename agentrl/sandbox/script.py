@@ -23,6 +23,7 @@ _OWN_BUILTINS = dict(_BUILTINS)
 _MODULES, _OWN_MODULES = sys.modules, dict[str, types.ModuleType]()
 _STREAMS: list[TextIO] = []
 _opened, _written = open, os.write
+_MOST_CODE = 1 << 63  # what the interpreter cannot read as a number of C counts as -1
 _RAISE = opcode.opmap["RAISE_VARARGS"]
 
 
@@ -170,7 +171,7 @@ def _exit_code(stop: SystemExit) -> int:
     if stop.code is None:
         return 0
     if isinstance(stop.code, int):
-        return stop.code & 255
+        return stop.code & 255 if -_MOST_CODE <= stop.code < _MOST_CODE else 255
     with contextlib.suppress(BaseException):
         _complain(f"{stop.code}\n")
     return 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -275,6 +277,17 @@ def test_what_a_cell_puts_away_of_python_is_back_for_the_next(session: JailSessi
         assert (following.status, following.stdout) == (Status.OK, "1\n1\n"), (wreck, following)
     with session.branch() as other:
         assert other.run("x").stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    "number", ["10**30", "-(10**30)", "2**63", "2**63 - 1", "-(2**63)", "-1", "256", "257", "True"]
+)
+def test_the_number_of_an_exit_is_what_the_interpreter_makes_of_it(number: str, sandbox: Sandbox) -> None:
+    code = f"import sys; sys.exit({number})"
+    expected = subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+    result = sandbox.run(code)
+    assert (result.returncode, result.ok) == (expected, expected == 0)
 
 
 def test_an_error_is_told_although_the_program_put_the_means_away(session: JailSession) -> None:
