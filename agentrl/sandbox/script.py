@@ -47,6 +47,7 @@ def mend() -> None:
     _BUILTINS.update(_OWN_BUILTINS)
     for name, module in _OWN_MODULES.items():
         _MODULES.setdefault(name, module)
+    _OWN_MODULES["__main__"].__dict__["__builtins__"] = _BUILTINS
 
 
 def open_streams() -> None:

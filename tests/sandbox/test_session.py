@@ -256,6 +256,8 @@ MENDED = [
     "import builtins; builtins.open = builtins.compile = builtins.exec = None",
     "import builtins; builtins.__import__ = None",
     "import builtins; vars(builtins).clear(); nothing",
+    "__builtins__ = {}",
+    "import types; __builtins__ = types.ModuleType('empty')",
     "import sys; sys.stdout = sys.stderr = sys.stdin = None",
     "import sys; sys.stdout.close(); sys.stderr.detach()",
     "import io, sys; sys.stdout = io.TextIOWrapper(sys.stdout.buffer)",
