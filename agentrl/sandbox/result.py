@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -11,6 +12,8 @@ MIB = 1 << 20
 MOST_SECONDS = 1_000_000
 MOST_BYTES = 1 << 60
 MOST_SEED = 1 << 64
+MOST_NAME = 255
+MOST_PATH = 2048
 
 
 class Status(StrEnum):
@@ -127,8 +130,9 @@ class Program:
         if not isinstance(files, Mapping):
             raise TypeError(f"files of a program map paths to texts; got {files!r:.60}.")
         for path, content in self.files.items():
-            check_text("the path of a file", path)
-            check_text(f"the content of the file {path!r}", content)
+            _check_path(path)
+            check_text(f"the content of the file {path!r:.60}", content)
+        _check_apart(self.files)
         argv: object = self.argv
         if not isinstance(argv, tuple | list):
             raise TypeError(f"argv of a program is a tuple of words; got {argv!r:.60}. Split it into words.")
@@ -184,6 +188,45 @@ def check_text(what: str, value: object) -> None:
     if not isinstance(value, str):
         hint = " Decode it first." if isinstance(value, bytes | bytearray) else ""
         raise TypeError(f"{what} must be a text; got {value!r:.60}.{hint}")
+
+
+def _check_path(path: str) -> None:
+    """Raise `TypeError` or `ValueError` where a value is no path of a file within the work folder."""
+    check_text("the path of a file", path)
+    place = posixpath.normpath(path)
+    if "\0" in path or posixpath.isabs(path) or place.split("/")[0] in {".", ".."} or path.endswith("/"):
+        raise ValueError(f"the path of a file must lead to a file in the work folder; got {path!r:.60}.")
+    if not _fits(place):
+        raise ValueError(
+            f"the path of a file must be UTF-8, with names of at most {MOST_NAME} bytes and {MOST_PATH:,} in "
+            f"all; got {path!r:.60}."
+        )
+
+
+def _fits(path: str) -> bool:
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(encoded) <= MOST_PATH and max(map(len, encoded.split(b"/"))) <= MOST_NAME
+
+
+def _check_apart(paths: Iterable[str]) -> None:
+    """Raise `ValueError` where one path is a file and another lies below it, or is the same."""
+    places: dict[str, str] = {}
+    for path in paths:
+        place = posixpath.normpath(path)
+        if place in places:
+            raise ValueError(f"{places[place]!r:.60} and {path!r:.60} are the same file; give it once.")
+        places[place] = path
+    for place, path in places.items():
+        folder = posixpath.dirname(place)
+        while folder:
+            if folder in places:
+                raise ValueError(
+                    f"{places[folder]!r:.60} is a file, so {path!r:.60} cannot lie in it; rename one of them."
+                )
+            folder = posixpath.dirname(folder)
 
 
 def check_number(what: str, value: object, most: float) -> None:
