@@ -16,7 +16,16 @@ from agentrl.sandbox.base import parallel_default
 from agentrl.sandbox.connection import START, ForkServer, Supervisor, result_of
 from agentrl.sandbox.inmate import ENVIRONMENT
 from agentrl.sandbox.probe import JAILS, missing, probe
-from agentrl.sandbox.result import ExecutionResult, Limits, Program, Status, Tier
+from agentrl.sandbox.result import (
+    ExecutionResult,
+    Limits,
+    Program,
+    Status,
+    Tier,
+    check_is,
+    check_text,
+    check_whole,
+)
 from agentrl.sandbox.session import JailSession
 from agentrl.sandbox.streams import Streams
 
@@ -54,6 +63,7 @@ class Sandbox:
     Raises:
         SandboxUnavailable: the machine lacks layers; the message names each one and its repair.
         ConfigError: `python` is no interpreter.
+        TypeError: a setting is of another kind; and `ValueError`, where `parallel` is below 1.
     """
 
     def __init__(
@@ -66,9 +76,12 @@ class Sandbox:
         parallel: int | None = None,
     ) -> None:
         _check_python(python)
-        self.limits = limits or Limits()
+        _check_preload(preload)
+        self.limits = _limits(limits, Limits())
+        parallel = parallel_default() if parallel is None else parallel
+        check_whole("parallel of the sandbox", parallel, 1)
         self._lock = threading.Lock()
-        self._slots = threading.BoundedSemaphore(parallel or parallel_default())
+        self._slots = threading.BoundedSemaphore(parallel)
         self._threads: ThreadPoolExecutor | None = None
         self._server: ForkServer | None = None
         self._closed = False
@@ -99,9 +112,11 @@ class Sandbox:
 
         Raises:
             SandboxError: the sandbox was closed.
+            TypeError: it is no program, or its limits are none.
         """
         asked = Program(program) if isinstance(program, str) else program
-        within = limits or self.limits
+        check_is("what a sandbox runs", asked, Program, "A text is taken for Python source.")
+        within = _limits(limits, self.limits)
         refusal = _refusal(asked, within)
         if refusal:
             return ExecutionResult(Status.INFRA_ERROR, tier=self.tier, message=refusal)
@@ -137,8 +152,8 @@ class Sandbox:
         Raises:
             SandboxError: the sandbox was closed, the session did not start, or its files are too large.
         """
-        within = limits or self.limits
-        program = Program(files=files or {}, seed=seed, setup=setup)
+        within = _limits(limits, self.limits)
+        program = Program(files={} if files is None else files, seed=seed, setup=setup)
         refusal = _refusal(program, within)
         if refusal:
             raise SandboxError(refusal)
@@ -183,7 +198,23 @@ class Sandbox:
             return self._server.begin(request, streams)
 
 
+def _limits(given: Limits | None, otherwise: Limits) -> Limits:
+    if given is None:
+        return otherwise
+    check_is("limits", given, Limits, "Write Limits(wall_seconds=5), for one.")
+    return given
+
+
+def _check_preload(preload: tuple[str, ...]) -> None:
+    given: object = preload
+    if not isinstance(given, tuple | list):
+        raise TypeError(f"preload is a tuple of modules, such as ('numpy',); got {given!r:.60}.")
+    for name in preload:
+        check_text("a module of preload", name)
+
+
 def _check_python(python: str) -> None:
+    check_text("python of the sandbox", python)
     if python == sys.executable:
         return
     words = [python, "-I", "-S", "-c", "print('python')"]

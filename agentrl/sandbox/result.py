@@ -233,7 +233,7 @@ def check_number(what: str, value: object, most: float) -> None:
     """Raise `TypeError` or `ValueError` where a value is no number above 0 and up to `most`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{what} must be a number; got {value!r:.60}.")
-    if not math.isfinite(value) or not 0 < value <= most:
+    if not 0 < value <= most:
         raise ValueError(f"{what} must be > 0 and at most {most:,}; got {value!r:.60}.")
 
 
@@ -243,6 +243,12 @@ def check_whole(what: str, value: object, least: float = -math.inf, most: float 
         raise TypeError(f"{what} must be a whole number; got {value!r:.60}.")
     if not least <= value <= most:
         raise ValueError(f"{what} must be from {least:,} to {most:,}; got {value!r:.60}.")
+
+
+def check_is(what: str, value: object, kind: type, hint: str = "") -> None:
+    """Raise `TypeError` where a value is of another kind than it must be."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{what} must be a {kind.__name__}; got {value!r:.60}.{hint and f' {hint}'}")
 
 
 def is_text(value: object) -> bool:

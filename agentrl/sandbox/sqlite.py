@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from agentrl.sandbox.result import MOST_BYTES, MOST_SECONDS, check_number, check_whole
 from agentrl.sandbox.scratch import Scratch, scratch
 from agentrl.sandbox.sql import QueryResult, asked
 from agentrl.sandbox.worker import shared
@@ -37,6 +38,7 @@ class SqliteGuard:
 
     Raises:
         sqlite3.Error: the file is no database or cannot be read.
+        TypeError: a setting is of another kind; and `ValueError`, where a number is out of its range.
     """
 
     dialect = "sqlite"
@@ -51,6 +53,12 @@ class SqliteGuard:
         in_place: bool = False,
         workers: int = 1,
     ) -> None:
+        given: object = database
+        if not isinstance(given, str | Path):
+            raise TypeError(f"database must be the path of a file; got {given!r:.60}.")
+        check_number("seconds of a query", seconds, MOST_SECONDS)
+        for what, value in (("max_rows", max_rows), ("max_bytes", max_bytes), ("workers", workers)):
+            check_whole(f"{what} of a guard", value, 1, MOST_BYTES)
         if not Path(database).is_file():
             kind = "is a folder" if Path(database).is_dir() else "does not exist"
             raise sqlite3.OperationalError(

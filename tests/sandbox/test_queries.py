@@ -258,6 +258,12 @@ def test_what_is_no_text_is_no_query(rule: str, guards: tuple[SqliteGuard, Sqlit
     assert guards[0].query(cast("str", None)).status is Status.ERROR
 
 
+@pytest.mark.parametrize("rule", [5, None, "strict"])
+def test_a_rule_that_is_none_is_a_sentence(rule: object) -> None:
+    with pytest.raises(TypeError, match=r"rule of a grader must be Strict\(\), Spider\(\) or Bird\(\); got"):
+        QueryGrader(cast("Strict", rule))
+
+
 def test_an_infrastructure_error_is_no_reward() -> None:
     broken = QueryResult(Status.INFRA_ERROR, message="no process")
 

@@ -5,7 +5,7 @@ import hashlib
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -14,7 +14,7 @@ from agentrl.sandbox.sqlite import SqliteGuard
 from agentrl.sandbox.worker import close_shared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ESCAPES = [
     "INSERT INTO singer VALUES (9, 'x', 1)",
@@ -143,6 +143,21 @@ def test_guards_share_processes_and_keep_their_databases_apart(database: Path, g
         assert other.query("SELECT count(*) FROM singer").rows == ((2,),)
         assert other.query(f"ATTACH '{guard.path}' AS a").status is Status.ERROR
         assert copy.deepcopy(other) is other
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"seconds": "a"}, {"seconds": 0}, {"seconds": -1}, {"max_rows": "x"}, {"max_rows": 0}, {"workers": 0}],
+    ids=str,
+)
+def test_a_setting_that_is_none_is_a_sentence(given: dict[str, object], database: Path) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{next(iter(given))} of a .* must be .*; got"):
+        cast("Callable[..., object]", SqliteGuard)(database, **given)
+
+
+def test_what_is_no_path_is_no_database() -> None:
+    with pytest.raises(TypeError, match="must be the path of a file; got None"):
+        SqliteGuard(cast("str", None))
 
 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:

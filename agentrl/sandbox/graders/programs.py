@@ -10,7 +10,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from agentrl.errors import ConfigError
-from agentrl.sandbox.result import ExecutionResult, Grade, Limits, Program, Status, Verdict, is_text
+from agentrl.sandbox.result import (
+    ExecutionResult,
+    Grade,
+    Limits,
+    Program,
+    Status,
+    Verdict,
+    check_is,
+    check_number,
+    is_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,6 +115,11 @@ class ProgramGrader:
     partial: bool = False
     tolerance: float = 1e-9
     seconds: float = math.inf
+
+    def __post_init__(self) -> None:
+        check_is("limits of a grader", self.limits, Limits)
+        if self.seconds != 0:  # the time may be over already
+            check_number("seconds of a grader", self.seconds, math.inf)
 
     def __call__(self, code: str, tests: Sequence[HiddenTest], sandbox: Runs) -> Grade:
         """Grade one program."""

@@ -126,6 +126,11 @@ class QueryGrader:
 
     rule: Rule = Strict()
 
+    def __post_init__(self) -> None:
+        rule: object = self.rule
+        if not (callable(rule) and hasattr(rule, "prepared")):
+            raise TypeError(f"rule of a grader must be Strict(), Spider() or Bird(); got {rule!r:.60}.")
+
     def __call__(self, answer: str, gold_sql: str, guard: SqlGuard, reference: SqlGuard) -> Grade:
         """Grade one query.
 
