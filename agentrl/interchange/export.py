@@ -145,7 +145,8 @@ class Exported:
     Attributes:
         rows: lines, rows or samples; `trajectories`: from how many.
         left_out: counts of records by the reason why they are not there.
-        torn_bytes: of records that a dying process left half written.
+        torn_bytes: of records that a dying process left half written; `damaged_bytes`: of records that can no
+            longer be read, before others that can.
         rewritten: trajectories whose history was rewritten on the way; conversations hold all of it.
     """
 
@@ -155,6 +156,7 @@ class Exported:
     trajectories: int
     left_out: Mapping[str, int] = field(default_factory=dict[str, int])
     torn_bytes: int = 0
+    damaged_bytes: int = 0
     rewritten: int = 0
 
     def content(self) -> dict[str, object]:
@@ -166,6 +168,7 @@ class Exported:
             "trajectories": self.trajectories,
             "left_out": dict(self.left_out),
             "torn_bytes": self.torn_bytes,
+            "damaged_bytes": self.damaged_bytes,
             "rewritten_histories": self.rewritten,
         }
 
@@ -207,7 +210,8 @@ def export(  # one door with a default for everything but the first three
         where.parent.mkdir(parents=True, exist_ok=True)
         try:
             done = _write(form, part, origin, records, Sieve(Selection(successes, least_reward, unique)))
-            done = replace(done, path=where, form=to, torn_bytes=_torn(records))
+            torn, damaged = _unread(records)
+            done = replace(done, path=where, form=to, torn_bytes=torn, damaged_bytes=damaged)
             _check_rows(done, origin)
             part.replace(where)
         finally:
@@ -276,8 +280,16 @@ def _write(form: Format, part: Path, origin: Origin, records: Iterable[Record], 
     return Exported(part, "", rows, trajectories, dict(+left_out), rewritten=rewritten)
 
 
-def _torn(records: Iterable[Record]) -> int:
-    return sum(records.torn.values()) if isinstance(records, Source) else 0
+def _unread(records: Iterable[Record]) -> tuple[int, int]:
+    """Bytes of torn and of damaged records."""
+    if not isinstance(records, Source):
+        return 0, 0
+    return sum(records.torn.values()), sum(records.damaged.values())
+
+
+def _damage(done: Exported) -> str:
+    unread = done.torn_bytes + done.damaged_bytes
+    return f" that can be read; {unread:,} bytes are torn or damaged" if unread else ""
 
 
 def _check_rows(done: Exported, origin: Origin) -> None:
@@ -287,5 +299,5 @@ def _check_rows(done: Exported, origin: Origin) -> None:
     left = ", ".join(f"{count} with {reason}" for reason, count in done.left_out.items())
     raise ConfigError(
         f"nothing of {origin.name} is left to write"
-        + (f": left out were {left}. Ask for less." if left else ": it holds no record.")
+        + (f": left out were {left}. Ask for less." if left else f": it holds no record{_damage(done)}.")
     )

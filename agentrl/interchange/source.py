@@ -26,6 +26,7 @@ class LineReader:
 
     path: Path
     dropped_bytes: int = 0
+    damaged_bytes: int = 0
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records. Raises `RunDirectoryError` where a whole line is none."""
@@ -43,6 +44,7 @@ class TableReader:
 
     path: Path
     dropped_bytes: int = 0
+    damaged_bytes: int = 0
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the trajectories."""
@@ -65,10 +67,12 @@ class Source:
 
     Attributes:
         torn: files whose last record was cut, with the bytes that were left out; known when all was read.
+        damaged: files with damage before an intact record, with the bytes that held none.
     """
 
     files: tuple[Path, ...]
     torn: dict[Path, int] = field(default_factory=dict[Path, int])
+    damaged: dict[Path, int] = field(default_factory=dict[Path, int])
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> Source:
@@ -95,6 +99,8 @@ class Source:
             yield from reader
             if reader.dropped_bytes:
                 self.torn[file] = reader.dropped_bytes
+            if reader.damaged_bytes:
+                self.damaged[file] = reader.damaged_bytes
 
 
 def _journals(folder: Path) -> tuple[Path, ...]:

@@ -23,7 +23,7 @@ from agentrl.trajectory.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from io import FileIO
+    from io import BufferedReader, FileIO
     from types import TracebackType
 
 _CHUNK = 1 << 18
@@ -36,8 +36,8 @@ _MAGIC = b"\x28\xb5\x2f\xfd"
 class JournalWriter:
     """Appends records to a journal; use it as a context manager.
 
-    Opening an existing journal cuts off a torn last record first. Each `append` is on disk when it returns.
-    Equal records give equal bytes.
+    Opening an existing journal cuts off a torn last record first, and nothing else. Each `append` is on disk
+    when it returns. Equal records give equal bytes.
 
     Raises:
         RunDirectoryError: the file cannot be created or written (no permission, disk full).
@@ -81,10 +81,15 @@ class JournalWriter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Journal:
-    """What a journal holds: its intact records, and how many bytes of a torn tail were dropped."""
+    """What a journal holds: its intact records, and how many bytes held none.
+
+    Attributes:
+        dropped_bytes: of a torn tail; `damaged_bytes`: before an intact record.
+    """
 
     records: tuple[Record, ...]
     dropped_bytes: int
+    damaged_bytes: int = 0
 
     @property
     def trajectories(self) -> tuple[Trajectory, ...]:
@@ -98,7 +103,7 @@ class Journal:
 
 
 def read_journal(path: str | os.PathLike[str]) -> Journal:
-    """Return the records of a journal, without those that a dying process left half written.
+    """Return the records of a journal, without those that are damaged or were left half written.
 
     Args:
         path: one `.jsonl.zst` file, or a directory of them, read in the order of their names.
@@ -110,7 +115,8 @@ def read_journal(path: str | os.PathLike[str]) -> Journal:
     files = sorted(where.glob("*.jsonl.zst")) if where.is_dir() else [where]
     readers = [JournalReader(file) for file in files]
     records = tuple(record for reader in readers for record in reader)
-    return Journal(records, sum(reader.dropped_bytes for reader in readers))
+    dropped = sum(reader.dropped_bytes for reader in readers)
+    return Journal(records, dropped, sum(reader.damaged_bytes for reader in readers))
 
 
 @dataclass
@@ -119,18 +125,21 @@ class JournalReader:
 
     Attributes:
         dropped_bytes: what a dying process left half written at the end; known when all was read.
+        damaged_bytes: what is no record, before a later one that is intact.
     """
 
     path: Path
     dropped_bytes: int = 0
+    damaged_bytes: int = 0
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the intact records. Raises `RunDirectoryError` as `read_journal` does."""
         end = 0
         with sentence(self.path, "read"):
-            for number, (line, frame_end) in enumerate(_frames(self.path), 1):
-                yield decode(line, self.path, number)
+            for number, (line, frame_begin, frame_end) in enumerate(_frames(self.path), 1):
+                self.damaged_bytes += frame_begin - end
                 end = frame_end
+                yield decode(line, self.path, number)
             self.dropped_bytes = self.path.stat().st_size - end
 
 
@@ -147,30 +156,53 @@ def _intact_bytes(path: Path) -> int:
         raise RunDirectoryError(
             f"{path} is not a journal of agentrl, so nothing is appended; give another path."
         )
-    return max((end for _, end in _frames(path)), default=0)
+    return max((end for _, _, end in _frames(path)), default=0)
 
 
-def _frames(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Yield the content and the end offset of each intact frame; stop at the first torn one."""
+def _frames(path: Path) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the content, the begin and the end of each intact frame; what is damaged is passed over."""
     with path.open("rb") as file:
-        waiting, end = b"", 0
-        while waiting or (waiting := file.read(_CHUNK)):
-            decompressor = zstandard.ZstdDecompressor().decompressobj()
-            content: list[bytes] = []
-            consumed = 0
-            while waiting:
-                try:
-                    content.append(decompressor.decompress(waiting))
-                except zstandard.ZstdError:
-                    return
-                consumed += len(waiting)
-                waiting = decompressor.unused_data if decompressor.eof else file.read(_CHUNK)
-                if decompressor.eof:
-                    break
-            if not decompressor.eof:
+        end = 0
+        while end >= 0:
+            file.seek(end)
+            for content, size in _frames_from_here(file):
+                yield content, end, end + size
+                end += size
+            end = _next_begin(file, end + 1)
+
+
+def _frames_from_here(file: BufferedReader) -> Iterator[tuple[bytes, int]]:
+    """Yield the content and the size of each intact frame; stop at the first that is torn or damaged."""
+    waiting = b""
+    while waiting or (waiting := file.read(_CHUNK)):
+        decompressor = zstandard.ZstdDecompressor().decompressobj()
+        content: list[bytes] = []
+        consumed = 0
+        while waiting:
+            try:
+                content.append(decompressor.decompress(waiting))
+            except zstandard.ZstdError:
                 return
-            end += consumed - len(waiting)
-            yield b"".join(content), end
+            consumed += len(waiting)
+            waiting = decompressor.unused_data if decompressor.eof else file.read(_CHUNK)
+            if decompressor.eof:
+                break
+        if not decompressor.eof:
+            return
+        yield b"".join(content), consumed - len(waiting)
+
+
+def _next_begin(file: BufferedReader, start: int) -> int:
+    """Where a frame may begin at or after `start`; -1 where none does."""
+    file.seek(start)
+    held = b""
+    while chunk := file.read(_CHUNK):
+        held += chunk
+        if (place := held.find(_MAGIC)) >= 0:
+            return start + place
+        start += max(0, len(held) - len(_MAGIC) + 1)
+        held = held[-len(_MAGIC) + 1 :]
+    return -1
 
 
 # -- Parquet -------------------------------------------------------------------------------------------------

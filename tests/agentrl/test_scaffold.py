@@ -53,11 +53,18 @@ def test_a_new_package_installs_lists_and_passes_its_own_test(
     assert "3 passed" in tested.stdout
 
 
-@pytest.mark.parametrize("name", ["My World", "1world", "class", "a__b", "x/y", ""])
+@pytest.mark.parametrize("name", ["My World", "1world", "a__b", "x/y", ""])
 def test_a_name_that_is_no_package_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="small letters, digits and underscores"):
         write_package(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "why"), [("numpy", "in this Python already"), ("class", "Python's own")])
+def test_a_name_that_is_taken_is_refused(name: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=why):
+        write_package(name, tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

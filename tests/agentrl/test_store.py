@@ -91,6 +91,24 @@ def test_a_torn_record_is_dropped_at_every_length_and_cut_off_on_append(tmp_path
         assert write(path, [INVALID]) == whole
 
 
+@pytest.mark.parametrize("damage", [b"\0" * 6, b"\x28\xb5\x2f\xfd\0\0"])
+def test_damage_costs_only_the_records_that_it_hits(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    ends = [len(write(path, [replace(INVALID, turns_done=number)])) for number in range(5)]
+    whole = path.read_bytes()
+    for place in range(ends[0], ends[2]):
+        hurt = whole[:place] + damage + whole[place + len(damage) :]
+        path.write_bytes(hurt)
+        journal = read_journal(path)
+        found = [record.turns_done for record in journal.invalid]
+        assert (found[0], found[-1]) == (0, 4)
+        assert len(found) >= 3
+        assert journal.dropped_bytes == 0
+        assert found == sorted(set(found))
+        assert (journal.damaged_bytes > 0) == (hurt != whole)
+        assert write(path, [INVALID]).startswith(hurt)
+
+
 def test_a_tail_of_zeros_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.zst"
     size = len(write(path, [INVALID]))

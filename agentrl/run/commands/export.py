@@ -60,6 +60,8 @@ def _remarks(done: Exported) -> list[str]:
         remarks.append(
             f"left out: the last record, cut after {done.torn_bytes:,} bytes (is the run at work?)"
         )
+    if done.damaged_bytes:
+        remarks.append(f"left out: {done.damaged_bytes:,} bytes of damaged records, which cannot be read")
     if done.rewritten:
         remarks.append(
             f"{done.rewritten:,} trajectories were played with a rewritten history; their conversations hold "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 import string
@@ -31,13 +32,20 @@ def write_package(name: str, parent: Path) -> Path:
         parent: an existing folder.
 
     Raises:
-        ConfigError: the name is no name of a package, or the folder exists.
+        ConfigError: the name is no name of a package, or a package or the folder has it already.
     """
-    if not _NAME.match(name) or keyword.iskeyword(name):
+    package = name.replace("-", "_")
+    if not _NAME.match(name):
         raise ConfigError(
             f"a package is named with small letters, digits and underscores, like 'my_world'; got {name!r}."
         )
-    package = name.replace("-", "_")
+    if keyword.iskeyword(package):
+        raise ConfigError(f"{name!r} is a word of Python's own, which names no package; give another.")
+    if importlib.util.find_spec(package) is not None:
+        raise ConfigError(
+            f"there is a package {package!r} in this Python already, which a new one would replace; give "
+            "another name, or uninstall that one first."
+        )
     folder = parent / name
     if folder.exists():
         raise ConfigError(f"{folder} exists already; nothing was written. Give another name, or remove it.")
