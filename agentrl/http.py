@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import logging
 import random
 import time
 import zlib
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import httpx
+
+_logger = logging.getLogger(__name__)
 
 PASSING: Final = frozenset({408, 409, 425, 429})
 """Statuses below 500 that may pass."""
@@ -213,11 +216,13 @@ class Servers:
         try:
             status, headers, text = await self._exchange(server, method, path, body)
         except (httpx.HTTPError, httpx.StreamError, zlib.error) as error:
-            self._count_failure(server)
-            raise _Failed(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+            failed = _Failed(f"{type(error).__name__}: {error}".rstrip(": "))
+            self._count_failure(server, failed)
+            raise failed from error
         if status >= 500 or status in PASSING:
-            self._count_failure(server)
-            raise _Failed(f"status {status}: {self._words(text)}", _retry_after(headers))
+            failed = _Failed(f"status {status}: {self._words(text)}", _retry_after(headers))
+            self._count_failure(server, failed)
+            raise failed
         if status >= 300:
             where = f" to {headers['location']}" if "location" in headers else ""
             raise ServerRefused(
@@ -226,8 +231,9 @@ class Servers:
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            self._count_failure(server)
-            raise _Failed(f"it answered something that is no JSON: {self._words(text)}") from error
+            failed = _Failed(f"it answered something that is no JSON: {self._words(text)}")
+            self._count_failure(server, failed)
+            raise failed from error
 
     async def _exchange(
         self, server: _Server, method: str, path: str, body: bytes | None
@@ -293,8 +299,12 @@ class Servers:
         awake = [server for server in order if server.rests_until <= now]
         return awake[0] if awake else min(order, key=lambda server: server.rests_until)
 
-    def _count_failure(self, server: _Server) -> None:
+    def _count_failure(self, server: _Server, failed: _Failed) -> None:
         server.failures += 1
+        if server.failures == self.patience.rest_after:  # a dead server must not look like a hang
+            _logger.warning(
+                "%s failed %d times in a row (%s); it is tried again.", server.url, server.failures, failed
+            )
         if server.failures >= self.patience.rest_after:
             server.rests_until = time.monotonic() + self.patience.rest_seconds
 

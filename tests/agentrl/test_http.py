@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -103,6 +104,16 @@ def test_nobody_listens() -> None:
         gone = server.url
     with pytest.raises(ServerUnavailable, match=r"ConnectError.*Check that http://127\.0\.0\.1:\d+ runs"):
         post(Servers([gone], patience=QUICK), {})
+
+
+def test_a_server_that_stays_away_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    with MisbehavingServer(echo) as server:
+        gone = server.url
+    servers = Servers([gone], patience=replace(QUICK, attempts=5, rest_after=3))
+    with pytest.raises(ServerUnavailable):
+        post(servers, {})
+    (told,) = caplog.messages
+    assert told.startswith(f"{gone} failed 3 times in a row (ConnectError")
 
 
 def test_a_name_that_does_not_resolve_is_a_sentence() -> None:
