@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agentrl.world.env import Expert, StepResult, TextEnv
     from agentrl.world.protocol import Parsed, Protocol
     from agentrl.world.terms import Terms
-    from agentrl.world.tool import Toolbox
+    from agentrl.world.toolbox import Toolbox
 
 AnyEnv: TypeAlias = "TextEnv | AsyncTextEnv"
 Keys: TypeAlias = tuple[int | None, int | None]

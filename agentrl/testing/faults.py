@@ -17,7 +17,7 @@ from agentrl.world.tool import Tool, tools_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from agentrl.world.tool import Toolbox
+    from agentrl.world.toolbox import Toolbox
 
 
 Kind: TypeAlias = Literal["raise", "fault", "hang", "slow"]

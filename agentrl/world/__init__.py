@@ -21,7 +21,8 @@ from agentrl.world.registry import (
 from agentrl.world.signature import Signature
 from agentrl.world.space import TextSpace
 from agentrl.world.terms import Meter, Terms
-from agentrl.world.tool import Reply, Tool, Toolbox, ToolResult, tool, tools_of
+from agentrl.world.tool import Tool, ToolResult, tool, tools_of
+from agentrl.world.toolbox import Reply, Toolbox
 
 __all__ = [
     "AnyEnv",

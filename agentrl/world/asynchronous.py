@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agentrl.world.env import Reading, StepResult
     from agentrl.world.protocol import Protocol
     from agentrl.world.terms import Terms
-    from agentrl.world.tool import TurnKey
+    from agentrl.world.toolbox import TurnKey
 
 
 class AsyncTextEnv:

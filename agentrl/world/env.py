@@ -20,7 +20,8 @@ from agentrl.errors import EnvironmentUsageError
 from agentrl.world.protocol import PlainText, Protocol, Tags
 from agentrl.world.space import TextSpace
 from agentrl.world.terms import Meter
-from agentrl.world.tool import Toolbox, tools_of
+from agentrl.world.tool import tools_of
+from agentrl.world.toolbox import Toolbox
 
 if TYPE_CHECKING:
     import random
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from agentrl.world.protocol import Parsed
     from agentrl.world.terms import Terms
-    from agentrl.world.tool import TurnKey
+    from agentrl.world.toolbox import TurnKey
 
 Reading: TypeAlias = "tuple[Protocol, str, Parsed]"
 StepResult: TypeAlias = tuple[str, float, bool, bool, dict[str, object]]

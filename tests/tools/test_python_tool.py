@@ -10,7 +10,8 @@ from agentrl.sandbox.jail import Sandbox
 from agentrl.sandbox.result import Limits
 from agentrl.testing import check_tool
 from agentrl.world.protocol import Fenced, Tags
-from agentrl.world.tool import Toolbox, tools_of
+from agentrl.world.tool import tools_of
+from agentrl.world.toolbox import Toolbox
 from agentrl_tools.python import PythonTool
 
 if TYPE_CHECKING:

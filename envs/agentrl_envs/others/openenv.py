@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Final, cast
 from agentrl.errors import ConfigError, EnvironmentUsageError, MissingExtraError
 from agentrl.world.env import StepResult, Task, TextEnv
 from agentrl.world.protocol import PlainText, Protocol, Tags
-from agentrl.world.tool import Toolbox, ToolResult
+from agentrl.world.tool import ToolResult
+from agentrl.world.toolbox import Toolbox
 from agentrl_envs.others.openenv_session import Session, complaint
 from agentrl_envs.others.openenv_tools import action_of, is_broken, listed, only_text, told_by, tool_of
 

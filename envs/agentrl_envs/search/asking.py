@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 from agentrl.errors import ConfigError, EnvironmentFault, did_you_mean
 from agentrl.sandbox.graders import AnswerGrader, Verdict
 from agentrl.world.env import Task, TextEnv
-from agentrl.world.tool import Toolbox, tool, tools_of
+from agentrl.world.tool import tool, tools_of
+from agentrl.world.toolbox import Toolbox
 from agentrl_envs.search.questions import Question
 
 if TYPE_CHECKING:
