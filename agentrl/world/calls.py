@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from agentrl.world.entries import call_of, form_of, too_many
+from agentrl.world.entries import arguments_at, call_of, form_of, too_many
 from agentrl.world.formats import Fence, JsonCalls, fence_around, read_fence
 from agentrl.world.json_text import read_json_at
 from agentrl.world.parsing import OUTPUT_TAG, Call, forged_by
@@ -175,13 +175,10 @@ class MistralCalls(FamilyCalls):
         named = _MISTRAL_NAME.match(text, inside)
         if named is None:
             return f"{TOOL_CALLS} is followed by no call. Write {self.write('tool', {'key': 'value'})}."
-        try:
-            arguments, length = read_json_at(text[named.end() :])
-        except ValueError as error:
-            return f"The arguments of {named[1]!r} could not be read: {error}."
-        if not isinstance(arguments, dict):
-            return f"The arguments of {named[1]!r} must be a JSON object."
-        end = named.end() + length
+        given = arguments_at(text, named[1], named.end())
+        if isinstance(given, str):
+            return given
+        arguments, end = given
         return [Call(named[1], text[named.end() : end].strip(), arguments, start, end, named[2] or "")]
 
     def write(self, name: str, arguments: Mapping[str, Json]) -> str:

@@ -1,13 +1,14 @@
-"""The object that names a tool and its arguments, as most families write a call."""
+"""What families share in reading calls: the object that names a tool, calls behind a mark, arguments as JSON."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from agentrl.world.json_text import read_json_at
 from agentrl.world.parsing import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from agentrl.world.json_text import Json
 
@@ -44,3 +45,35 @@ def call_of(
 def too_many(most: int, what: str = "tool calls") -> str:
     """Return the sentence for a turn with more calls than are read."""
     return f"The turn holds more than {most} {what}. Write fewer."
+
+
+def calls_after(
+    text: str, mark: str, read: Callable[[int, int], Call | str], most: int
+) -> tuple[list[Call], int] | str:
+    """Read the call behind each `mark`; return the calls and where the last ends, or what is wrong as a sentence.
+
+    Args:
+        read: gets where the mark stands and where the call before it ends; its call ends behind the mark.
+    """
+    calls: list[Call] = []
+    end = 0
+    while (start := text.find(mark, end)) >= 0:
+        if len(calls) == most:
+            return too_many(most)
+        call = read(start, end)
+        if isinstance(call, str):
+            return call
+        calls.append(call)
+        end = call.end
+    return calls, end
+
+
+def arguments_at(text: str, name: str, start: int) -> tuple[dict[str, Json], int] | str:
+    """Read the JSON object of a call's arguments; return it and its end, or what is wrong as a sentence."""
+    try:
+        arguments, length = read_json_at(text[start:])
+    except ValueError as error:
+        return f"The arguments of {name!r} could not be read: {error}."
+    if not isinstance(arguments, dict):
+        return f"The arguments of {name!r} must be a JSON object."
+    return arguments, start + length

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
-from agentrl.world.entries import call_of, form_of, too_many
+from agentrl.world.entries import call_of, calls_after, form_of, too_many
 from agentrl.world.json_text import read_json_at
 from agentrl.world.parsing import (
     OUTPUT_TAG,
@@ -96,17 +96,11 @@ class JsonCalls(Protocol):
 
     def scan(self, text: str) -> tuple[Call, ...] | str:
         """Return the calls of a turn without its thoughts, or what is wrong with them as a sentence."""
-        calls: list[Call] = []
-        position = 0
-        while (start := text.find(_OPEN, position)) >= 0:
-            if len(calls) == self.max_calls:
-                return too_many(self.max_calls)
-            call = _read_call(text, start)
-            if isinstance(call, str):
-                return call
-            calls.append(call)
-            position = call.end
-        if text.find(_CLOSE, position) >= 0:
+        found = calls_after(text, _OPEN, lambda start, _: _read_call(text, start), self.max_calls)
+        if isinstance(found, str):
+            return found
+        calls, end = found
+        if text.find(_CLOSE, end) >= 0:
             return f"{_CLOSE} closes nothing. Write {_OPEN} before the call."
         return tuple(calls)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from agentrl.world.calls import FamilyCalls
-from agentrl.world.entries import too_many
-from agentrl.world.json_text import read_json, read_json_at
+from agentrl.world.entries import arguments_at, calls_after
+from agentrl.world.json_text import read_json
 from agentrl.world.parsing import OUTPUT_TAG, Call, forged_by
 
 if TYPE_CHECKING:
@@ -59,16 +60,10 @@ class DeepSeekCalls(FamilyCalls):
 
     def scan(self, text: str) -> tuple[Call, ...] | str:
         """Read what stands between the marks."""
-        calls: list[Call] = []
-        position = 0
-        while (start := text.find(CALL[0], position)) >= 0:
-            if len(calls) == self.max_calls:
-                return too_many(self.max_calls)
-            call = self._at(text, start)
-            if isinstance(call, str):
-                return call
-            calls.append(call)
-            position = call.end
+        found = calls_after(text, CALL[0], lambda start, _: self._at(text, start), self.max_calls)
+        if isinstance(found, str):
+            return found
+        calls, _ = found
         opening = text.find(CALLS[0])
         if opening >= 0 and not calls:
             return f"{CALLS[0]} is followed by no call. Write {self.write('tool', {'key': 'value'})}."
@@ -80,13 +75,10 @@ class DeepSeekCalls(FamilyCalls):
         if named is None:
             return f"{CALL[0]} is followed by no call. Write {self.write('tool', {'key': 'value'})}."
         name, fence = named[1], named[2]
-        try:
-            arguments, length = read_json_at(text[named.end() :])
-        except ValueError as error:
-            return f"The arguments of {name!r} could not be read: {error}."
-        if not isinstance(arguments, dict):
-            return f"The arguments of {name!r} must be a JSON object."
-        end = named.end() + length
+        given = arguments_at(text, name, named.end())
+        if isinstance(given, str):
+            return given
+        arguments, end = given
         rest = text[end:].lstrip().removeprefix(fence).lstrip()
         if not rest.startswith(CALL[1]):
             return f"The call of {name!r} is never closed. Write {CALL[1]} after its arguments."
@@ -147,17 +139,13 @@ class CoderCalls(FamilyCalls):
 
     def scan(self, text: str) -> tuple[Call, ...] | str:
         """Read every `<tool_call>`, or a `<function=...>` without one, which these models write, too."""
-        calls: list[Call] = []
-        position = 0
-        while (start := text.find("<function=", position)) >= 0:
-            if len(calls) == self.max_calls:
-                return too_many(self.max_calls)
-            call = self._at(text, start, position)
-            if isinstance(call, str):
-                return call
-            calls.append(call)
-            position = call.end
-        if text.find(OPEN, position) >= 0:
+        found = calls_after(
+            text, "<function=", lambda start, before: self._at(text, start, before), self.max_calls
+        )
+        if isinstance(found, str):
+            return found
+        calls, end = found
+        if text.find(OPEN, end) >= 0:
             return f"{OPEN} is followed by no call. Write {self.write('tool', {'key': 'value'})}."
         return tuple(calls)
 

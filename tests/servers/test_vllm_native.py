@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
+    from agentrl.policy.render import Renderer
     from agentrl.trajectory import IntArray
 
 pytestmark = pytest.mark.slow
@@ -131,13 +132,18 @@ def played(policy: OpenAIPolicy | HfPolicy, temperature: float, protocol: Native
     return [item for item in results if isinstance(item, Trajectory)]
 
 
+def loaded(folder: Path) -> tuple[Renderer, NativeCalls]:
+    renderer = load_renderer(str(folder))
+    form = native_protocol(renderer)
+    assert isinstance(form, NativeCalls)
+    return renderer, form
+
+
 def test_exact_tokens_hold_the_calls_and_their_log_probabilities(
     served: tuple[str, PreTrainedModel, Path],
 ) -> None:
     url, model, folder = served
-    renderer = load_renderer(str(folder))
-    form = native_protocol(renderer)
-    assert isinstance(form, NativeCalls)
+    renderer, form = loaded(folder)
     Shelf.asked.clear()
     items = played(OpenAIPolicy([url], renderer=renderer), 1.0, form)
     assert len(items) == 16
@@ -162,9 +168,7 @@ def test_greedy_calls_are_the_same_behind_the_server_and_in_process(
     served: tuple[str, PreTrainedModel, Path],
 ) -> None:
     url, model, folder = served
-    renderer = load_renderer(str(folder))
-    form = native_protocol(renderer)
-    assert isinstance(form, NativeCalls)
+    renderer, form = loaded(folder)
     there = played(OpenAIPolicy([url], renderer=renderer), 0.0, form)
     here = played(HfPolicy(model, renderer, context=1024), 0.0, form)
     assert [[turn.text for turn in item.turns] for item in there] == [
