@@ -139,9 +139,7 @@ class CoderCalls(FamilyCalls):
 
     def scan(self, text: str) -> tuple[Call, ...] | str:
         """Read every `<tool_call>`, or a `<function=...>` without one, which these models write, too."""
-        found = calls_after(
-            text, "<function=", lambda start, before: self._at(text, start, before), self.max_calls
-        )
+        found = calls_after(text, "<function=", functools.partial(self._at, text), self.max_calls)
         if isinstance(found, str):
             return found
         calls, end = found
