@@ -50,7 +50,7 @@ def too_many(most: int, what: str = "tool calls") -> str:
 def calls_after(
     text: str, mark: str, read: Callable[[int, int], Call | str], most: int
 ) -> tuple[list[Call], int] | str:
-    """Read the call behind each `mark`; return the calls and where the last ends, or a sentence for the agent.
+    """Read a call behind each `mark`; return the calls and where the last ends, or a sentence for the agent.
 
     Args:
         read: gets where the mark stands and where the call before it ends; its call ends behind the mark.
