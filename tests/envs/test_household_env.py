@@ -51,6 +51,7 @@ def test_the_expert_earns_one_and_ends_the_episode(split: str) -> None:
         assert info["task_type"] == make_task(SMALL, split, index).goal.task_type
         expert = Expert(observation)
         rewards: list[float] = []
+        conditions = 0.0
         terminated = False
         while not terminated:
             command = expert.act()
@@ -60,6 +61,10 @@ def test_the_expert_earns_one_and_ends_the_episode(split: str) -> None:
             assert info["valid"] is True
             assert info["success"] is terminated
             rewards.append(reward)
+            rewarded = info["rewards"]
+            assert isinstance(rewarded, dict)
+            conditions += rewarded["goal_conditions"]
+        assert conditions == pytest.approx(1.0)
         assert rewards == [0.0] * (len(rewards) - 1) + [1.0]
         with pytest.raises(EnvironmentUsageError, match=r"reset\(\)"):
             env.step("look")
@@ -68,7 +73,8 @@ def test_the_expert_earns_one_and_ends_the_episode(split: str) -> None:
 def test_a_refused_command_is_marked_and_costs_nothing() -> None:
     observation, reward, terminated, truncated, info = begun().step("dance")
     assert (observation, reward, terminated, truncated) == (NOTHING, 0.0, False, False)
-    assert info == {"valid": False, "success": False, "task_type": LOOK_AT_OBJECT}
+    nothing = {"goal_conditions": 0.0}
+    assert info == {"valid": False, "success": False, "rewards": nothing, "task_type": LOOK_AT_OBJECT}
 
 
 def test_the_seed_draws_the_task() -> None:

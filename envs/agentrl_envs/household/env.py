@@ -41,6 +41,8 @@ class HouseholdEnv(TextEnv):
 
     The reward is 1.0 for the command that fulfils the goal, which ends the episode, and 0.0 for every other.
     A command that is not admissible is answered with "Nothing happens." and marked `info["valid"] = False`.
+    `info["rewards"]["goal_conditions"]` is the change of the share of the goal's conditions that hold: a
+    component for training (`rl.rewards`), privileged as the state key is. It is no part of the reward.
 
     Args:
         settings: the size of the household, or the name of a preset: "two_rooms", "small", "medium" or
@@ -96,12 +98,15 @@ class HouseholdEnv(TextEnv):
     def step(self, action: str) -> StepResult:
         """Execute one command."""
         world = self._playing()
+        before = world.goal_conditions()
         observation = world.do(action)
         self._belief.update(observation)
-        won = world.won()
+        after = world.goal_conditions()
+        won = after == 1.0
         info: dict[str, object] = {
             "valid": observation != NOTHING,
             "success": won,
+            "rewards": {"goal_conditions": after - before},
             "task_type": self.task.type,
         }
         return observation, float(won), won, False, info
