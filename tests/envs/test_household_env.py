@@ -98,6 +98,13 @@ def test_settings_by_name_and_by_value() -> None:
         HouseholdEnv("huge")
 
 
+def test_the_share_of_randomized_houses_can_be_set_beside_a_preset() -> None:
+    assert HouseholdEnv("two_rooms", randomized=0.25).settings.randomized == 0.25
+    assert HouseholdEnv("two_rooms").settings.randomized == 0.0
+    with pytest.raises(ConfigError, match="share"):
+        HouseholdEnv(randomized=-1)
+
+
 def test_instructions_are_optional() -> None:
     assert HouseholdEnv().system_text() == ""
     assert "take (object) from (receptacle)" in HouseholdEnv(instructions=True).system_text()

@@ -291,7 +291,7 @@ class World:
         return self._item_types[item] not in vocabulary.LAMPS
 
     def _accepts(self, receptacle: int, item: int) -> bool:
-        fits = vocabulary.can_contain(self._receptacle_types[receptacle], self._item_types[item])
+        fits = self.task.house.accepts(self._receptacle_types[receptacle], self._item_types[item])
         return fits and self._reachable(receptacle)
 
     def _can_slice(self, item: int) -> bool:
