@@ -322,6 +322,11 @@ def test_a_bad_file_is_named(content: str, words: str, tmp_path: Path) -> None:
         ({"files": "dev.json"}, "table with a file for each split"),
         ({"files": {"dev": 5}}, "table with a file for each split"),
         ({"domains": ["musik"]}, "domains of the SQL world are among music.* Did you mean 'music'"),
+        (
+            {"domains": "music"},
+            r"domains of the SQL world is a list, such as \['music', 'library'\]",
+        ),
+        ({"kinds": [1]}, r"kinds of the SQL world is a list"),
         ({"domains": ["farm"]}, "domains of the SQL world are among music.*; got 'farm'"),
         ({"kinds": ["joins"]}, "kinds of the SQL world are among count"),
         ({"shown_rows": -1}, "shown_rows of the SQL world must be >= 1; got -1"),

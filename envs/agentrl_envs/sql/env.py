@@ -245,6 +245,9 @@ def _task(split: str, index: int, item: Item, recipe: Recipe | None, engine: str
 
 def _chosen(setting: str, given: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
     """Return those of the known names that are given, in their own order; all where none is."""
+    if isinstance(given, str) or not all(isinstance(name, str) for name in given):
+        example = ", ".join(map(repr, known[:2]))
+        raise ConfigError(f"{setting} of the SQL world is a list, such as [{example}]; got {given!r}.")
     for name in given:
         if name not in known:
             hint = did_you_mean(name, known)
