@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -193,16 +194,24 @@ def test_what_cannot_be_spread_is_refused_before_anything_begins(pair: None, tmp
         check_ranks(tiny(control={"enabled": True, "steps": 2, "beside": True}), 2)
 
 
-def torchrun(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def torchrun(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*command, "-m", "agentrl", "train", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         text=True,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def written(settings: TrainSettings, path: Path) -> str:
