@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 PATIENCE = 1800.0
-"""Seconds after which a silent process counts as dead; the leader may be evaluating on its own."""
+"""Seconds after which a silent process counts as dead."""
 
 
 @dataclass

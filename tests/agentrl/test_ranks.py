@@ -19,7 +19,7 @@ import torch
 
 from agentrl.errors import AlgorithmError, ConfigError
 from agentrl.recipes import get
-from agentrl.run.torchrun import check_ranks
+from agentrl.run.torchrun import check_ranks, join
 from agentrl.run.train import train
 from agentrl.testing.worlds import WordWorld
 from agentrl.trajectory.store import read_journal
@@ -36,13 +36,9 @@ ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-6
 """Of weights, optimizer state and figures: two processes add float32 gradients in another order than one."""
 FOLLOWER = """
-from agentrl.errors import RolloutError
 from agentrl.run.ranks import follow
-try:
-    while True:
-        follow()
-except RolloutError as lost:
-    print(lost)
+while follow().outcome != "that was all":
+    pass
 """
 MICRO = {"micro_tokens": 48, "rl": rl(tasks=1, steps=3)}
 """Three streams, each a micro-batch of its own: one process has two and the other one."""
@@ -50,7 +46,7 @@ MICRO = {"micro_tokens": 48, "rl": rl(tasks=1, steps=3)}
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[None]:
-    """Make this process the leader of two: the other follows until the connection ends."""
+    """Make this process the leader of two: the other follows until it is told that that was all."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -61,21 +57,20 @@ def pair() -> Iterator[None]:
     environment = {**os.environ, **common, "RANK": "1"}
     with (
         pytest.MonkeyPatch.context() as patch,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as follower,
+        subprocess.Popen(command, cwd=ROOT, env=environment) as follower,
     ):
         for name, value in {**common, "RANK": "0"}.items():
             patch.setenv(name, value)
         try:
             yield
         finally:
-            if torch.distributed.is_initialized():
-                torch.distributed.destroy_process_group()
+            join().dismiss("that was all")
             try:
-                said, _ = follower.communicate(timeout=120)
-            except subprocess.TimeoutExpired:
+                ended = follower.wait(timeout=120)
+            finally:
                 follower.kill()
-                raise
-        assert "another of the 2 processes of torchrun ended" in said
+                torch.distributed.destroy_process_group()
+        assert ended == 0
 
 
 def alone(
@@ -204,14 +199,16 @@ def torchrun(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[s
         text=True,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        start_new_session=True,
     )
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        if process.poll() is None:
+            process.terminate()  # and it ends what it started, within 30 seconds
+        try:
+            process.communicate(timeout=90)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def written(settings: TrainSettings, path: Path) -> str:
