@@ -199,7 +199,7 @@ class Answer:
 
     result: object
     failure: Failure | None = None
-    cpu_seconds: float = field(default_factory=cpu_seconds)
+    seconds: float = field(default_factory=cpu_seconds)
 
 
 @dataclass
@@ -261,7 +261,7 @@ class RankCrew(Crew):
         for answer in answers:
             if answer.failure is not None:
                 raise revived(answer.failure.kind, answer.failure.message)
-        self._elsewhere = sum(answer.cpu_seconds for answer in answers[1:])
+        self._elsewhere = sum(answer.seconds for answer in answers[1:])
         return [own, *(answer.result for answer in answers[1:])]
 
     @property
