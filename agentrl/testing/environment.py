@@ -374,9 +374,14 @@ def _wrong_numbers(
     if not _finite(reward):
         yield Finding("error", "types", f"step {turn}: the reward must be a finite number; got {reward!r}")
         return
-    declared = getattr(env, "reward_range", None)
-    if declared is not None and not declared[0] <= float(str(reward)) <= declared[1]:
-        yield Finding("error", "types", f"step {turn}: the reward {reward} is outside of {declared}")
+    least, most = env.reward_range or (-1.0, 1.0)
+    if least <= float(str(reward)) <= most:
+        return
+    if env.reward_range is None:
+        text = f"the reward {reward} is outside of -1 to 1; set reward_range on the class if it is meant"
+        yield Finding("warning", "types", f"step {turn}: {text}")
+    else:
+        yield Finding("error", "types", f"step {turn}: the reward {reward} is outside of {(least, most)}")
 
 
 def _finite(value: object) -> bool:
