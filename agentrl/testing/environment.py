@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
 from agentrl.errors import CheckError, EnvironmentUsageError
+from agentrl.testing.elsewhere import played_elsewhere
 from agentrl.testing.leaks import contains, leaks_on_the_way
 from agentrl.testing.probe import NONSENSE, Lent, Probe, act, difference, global_randomness, key_of
 from agentrl.testing.report import CheckReport, Finding, run_checks
@@ -51,6 +52,7 @@ def check_env(
     actions: Sequence[str] = (),
     turns: int = 12,
     skip: Collection[str] = (),
+    processes: bool = False,
 ) -> CheckReport:
     """Check an environment against the whole contract and return what was found.
 
@@ -61,6 +63,8 @@ def check_env(
             actions that reach the end of an episode: checks see only what they play.
         turns: length of an episode at most.
         skip: names of checks to leave out; an unknown one raises `CheckError`.
+        processes: play in two other processes, too, where sets of texts have another order. `agentrl envs
+            check` does so.
 
     >>> from agentrl.world.env import TextEnv
     >>> class Door(TextEnv):
@@ -80,12 +84,15 @@ def check_env(
     >>> print(check_env(Door, actions=["look", "open door"]))
     <class 'Door'>: passed (12 checks)
     """
-    lent = Lent(_factory(env))
+    factory = _factory(env)
+    lent = Lent(factory)
     subject = _EnvironmentChecks(Probe(lent, actions, turns), tuple(tasks or _first_tasks(lent())))
     lent.close()
     checks: dict[str, Check] = {
         name: functools.partial(lent.around, check) for name, check in subject.checks().items()
     }
+    if processes:
+        checks["processes"] = functools.partial(lent.around, functools.partial(subject.processes, factory))
     name = env if isinstance(env, str) else env.__qualname__ if isinstance(env, type) else repr(env)
     return run_checks(f"<class {name!r}>" if isinstance(env, type) else name, checks, skip)
 
@@ -96,8 +103,7 @@ def _factory(env: object) -> Factory:
             "check_env plays synchronously and cannot check an AsyncTextEnv. Check its TextEnv core."
         )
     if isinstance(env, str):
-        identifier = env
-        return lambda: make(identifier)
+        return functools.partial(make, env)
     if isinstance(env, TextEnv):
         pristine = copy.deepcopy(env)
         return lambda: copy.deepcopy(pristine)
@@ -221,6 +227,21 @@ class _EnvironmentChecks:
                 yield Finding(
                     "error", "determinism", f"{_address(where)}: system_text differs within a group"
                 )
+
+    def processes(self, factory: Factory) -> Iterator[Finding]:
+        """Another process sees the same, though its sets have another order."""
+        try:
+            recordings = played_elsewhere(dataclasses.replace(self.probe, make=factory), self.tasks)
+        except CheckError as error:
+            yield Finding("note", "processes", str(error))
+            return
+        for position, where in enumerate(self.tasks):
+            here = [
+                dataclasses.replace(moment, info={}) for moment in self.probe.play(self.probe.make(), where)
+            ]
+            texts = (difference(here, there[position]) for there in recordings)
+            if text := next(filter(None, texts), None):
+                yield Finding("error", "processes", f"{_address(where)}, in another process: {text}")
 
     def global_random(self) -> Iterator[Finding]:
         """The global generators of `random` and `numpy` are left alone; `self.rng` is there instead."""

@@ -19,6 +19,7 @@ from agentrl.world.protocol import Call, Parsed
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
+    from pathlib import Path
 
 
 class Corridor(TextEnv):
@@ -312,6 +313,30 @@ def test_a_large_reward_that_nobody_declared_is_a_warning() -> None:
 
 def test_words_that_judge_nobody_are_no_leak() -> None:
     assert check_env(Wordy, actions=("forward",)).findings == ()
+
+
+def test_what_depends_on_the_order_of_a_set_is_found_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unordered_worlds.py").write_text(
+        "from agentrl.testing import WordWorld\n"
+        "class Unordered(WordWorld):\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        text, info = super().reset(seed=seed, options=options)\n"
+        "        return text + ' '.join({'lamp', 'mug', 'key', 'bun', 'tea'}), info\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    report = check_env("unordered_worlds:Unordered", processes=True, tasks=[("train", 0)])
+    assert [finding.check for finding in report.errors] == ["processes"], str(report)
+    assert "train/0, in another process: observation after 0 actions" in report.errors[0].message
+
+
+def test_a_world_that_cannot_be_sent_away_is_noted() -> None:
+    class Local(Corridor):
+        """No other process can import it."""
+
+    (note,) = check_env(Local, actions=("forward",), processes=True).findings
+    assert (note.severity, note.check) == ("note", "processes")
 
 
 def test_a_failed_report_raises_all_its_errors() -> None:
