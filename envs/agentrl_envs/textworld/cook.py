@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from agentrl_envs.textworld.walker import Walker
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
     from agentrl_envs.textworld.walker import Plan, Search
 
 DONE: Final = {
@@ -24,6 +26,10 @@ _HEAT: Final = {"fry": "stove", "roast": "oven", "grill": "BBQ"}
 _STATE: Final = "|".join((*DONE.values(), "raw", "uncut", "burned"))
 _RECIPE: Final = re.compile(r"Ingredients:\s*\n(.*?)\n\s*\n?\s*Directions:\s*\n(.*)", re.DOTALL)
 _TAKEN: Final = re.compile(r"^You (?:take|pick up)\b|^Taken\b", re.MULTILINE)
+_OPEN: Final = re.compile(r"\bopen(?:ed)? (?:the )?fridge\b|\bfridge (?:contains|is empty)\b")
+_ITEM: Final = re.compile(
+    rf"\b(?:an?|some|the) (?:(?:{_STATE}) )*(.+?)(?=,| and (?:an?|some|the) |\.?$)", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,16 @@ class Recipe:
 
 @dataclass
 class Cook:
-    """What the player has read and holds."""
+    """What the player has read and holds.
+
+    Attributes:
+        held: what the inventory said at first; `spare`: things in it that the recipe does not name.
+    """
 
     walker: Walker = field(default_factory=Walker)
     recipe: Recipe = Recipe((), ())
     held: str = ""
+    spare: list[str] = field(default_factory=list[str])
     kitchen: str = ""
 
     def plan(self, opening: str) -> Plan:
@@ -64,10 +75,12 @@ class Cook:
         self.held = yield "inventory"
         yield from self.walker.explore(self._look_around)
         steps = sorted(self._steps(), key=lambda step: list(DONE).index(step[0]))
-        missing = [food for food in self.recipe.foods if not _named(food, self.held)]
-        for food in missing:
-            yield from self.walker.to(self._place(food))
-            yield f"take {food}"
+        carried = _ITEM.findall(self.held)
+        self.spare = [thing for thing in carried if thing not in self.recipe.foods]
+        for food in self.recipe.foods:
+            if food not in carried:
+                yield from self.walker.to(self._place(food))
+                yield from self._take(food)
         for verb, food in steps:
             yield from (self._heat(verb, food) if verb in _HEAT else self._cut(verb, food))
         yield from self.walker.to(self.kitchen)
@@ -80,7 +93,7 @@ class Cook:
         if "cookbook" in self.walker.seen[here] and not self.recipe.foods:
             self.kitchen = here
             self.recipe = Recipe.read((yield "examine cookbook")) or self.recipe
-        if re.search(r"\bclosed\b", self.walker.seen[here]) and _named("fridge", self.walker.seen[here]):
+        if _named("fridge", self.walker.seen[here]) and not _OPEN.search(self.walker.seen[here]):
             yield from self.walker.open("fridge")
         return bool(self.recipe.foods) and all(self._knows(name) for name in self._needed())
 
@@ -107,15 +120,24 @@ class Cook:
     def _cut(self, verb: str, food: str) -> Plan:
         """Take the knife, if need be in place of another food, and lay it down again."""
         yield from self.walker.to(self._place("knife"))
-        other = next((name for name in self.recipe.foods if name != food), None)
-        full = not _TAKEN.search((yield "take knife"))
-        if full and other is not None:
-            yield f"drop {other}"
-            yield "take knife"
+        laid_down = yield from self._take("knife", [name for name in self.recipe.foods if name != food])
         yield f"{verb} {food} with knife"
         yield "drop knife"
-        if full and other is not None:
-            yield f"take {other}"
+        if laid_down:
+            yield f"take {laid_down}"
+
+    def _take(self, thing: str, instead: Sequence[str] = ()) -> Generator[str, str, str]:
+        """Take a thing; with full hands lay down what is spare, else the first of `instead`; that one."""
+        if _TAKEN.search((yield f"take {thing}")):
+            return ""
+        laid_down = next(iter((*self.spare, *instead)), "")
+        if laid_down:
+            yield f"drop {laid_down}"
+            yield f"take {thing}"
+        if laid_down in self.spare:
+            self.spare.remove(laid_down)
+            return ""
+        return laid_down
 
 
 def _named(name: str, text: str) -> bool:
