@@ -6,14 +6,12 @@ import copy
 import dataclasses
 import functools
 import inspect
-import math
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import gymnasium.utils.env_checker
-import numpy as np
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
 from agentrl.errors import CheckError, EnvironmentUsageError
@@ -21,7 +19,7 @@ from agentrl.testing.elsewhere import played_elsewhere
 from agentrl.testing.leaks import contains, leaks_on_the_way
 from agentrl.testing.probe import NONSENSE, Lent, Probe, act, difference, global_randomness, key_of
 from agentrl.testing.report import CheckReport, Finding, run_checks
-from agentrl.trajectory import ToolCall, TurnKind
+from agentrl.testing.results import wrong_numbers, wrong_types
 from agentrl.world.asynchronous import AsyncTextEnv
 from agentrl.world.env import TextEnv
 from agentrl.world.registry import make
@@ -35,14 +33,6 @@ if TYPE_CHECKING:
 Factory: TypeAlias = Callable[[], TextEnv]
 _TASKS: Final = 3
 _COMMANDS: Final = 20
-_INFO_TYPES: Final[Mapping[str, type]] = {
-    "success": bool,
-    "valid": bool,
-    "turn_kind": TurnKind,
-    "tool_calls": tuple,
-    "domain": str,
-    "task_type": str,
-}
 
 
 def check_env(
@@ -187,11 +177,11 @@ class _EnvironmentChecks:
             observation, info = env.reset(
                 seed=self.probe.seed, options={"split": where[0], "index": where[1]}
             )
-            yield from _wrong_types("reset", observation, info)
+            yield from wrong_types("reset", observation, info)
             for turn in range(self.probe.turns):
                 step = env.step(self.probe.choose(env, turn))
-                yield from _wrong_types(f"step {turn}", step[0], step[4])
-                yield from _wrong_numbers(env, turn, step[1], step[2], step[3])
+                yield from wrong_types(f"step {turn}", step[0], step[4])
+                yield from wrong_numbers(env, turn, step[1], step[2], step[3])
                 if step[2] or step[3]:
                     break
 
@@ -363,52 +353,6 @@ def _raises_usage(env: TextEnv) -> bool:
     except EnvironmentUsageError:
         return True
     return False
-
-
-def _wrong_types(where: str, observation: object, info: object) -> Iterator[Finding]:
-    if not isinstance(observation, str):
-        yield Finding(
-            "error", "types", f"{where}: the observation must be str; got {type(observation).__name__}"
-        )
-    if not isinstance(info, dict):
-        yield Finding("error", "types", f"{where}: info must be a dict; got {type(info).__name__}")
-        return
-    for name, expected in _INFO_TYPES.items():
-        if name in info and not isinstance(info[name], expected):
-            text = f"info[{name!r}] must be {expected.__name__}; got {type(info[name]).__name__}"
-            yield Finding("error", "types", f"{where}: {text}")
-    calls = info.get("tool_calls", ())
-    if isinstance(calls, tuple) and not all(isinstance(call, ToolCall) for call in calls):
-        yield Finding("error", "types", f"{where}: info['tool_calls'] must hold ToolCall only")
-    for name in ("rewards", "metrics"):
-        values = info.get(name, {})
-        if not isinstance(values, dict) or not all(_finite(value) for value in values.values()):
-            yield Finding("error", "types", f"{where}: info[{name!r}] must map names to finite numbers")
-
-
-def _wrong_numbers(
-    env: TextEnv, turn: int, reward: object, terminated: object, truncated: object
-) -> Iterator[Finding]:
-    for name, flag in (("terminated", terminated), ("truncated", truncated)):
-        if not isinstance(flag, bool):
-            yield Finding("error", "types", f"step {turn}: {name} must be bool; got {type(flag).__name__}")
-    if not _finite(reward):
-        yield Finding("error", "types", f"step {turn}: the reward must be a finite number; got {reward!r}")
-        return
-    least, most = env.reward_range or (-1.0, 1.0)
-    if least <= float(str(reward)) <= most:
-        return
-    if env.reward_range is None:
-        text = f"the reward {reward} is outside of -1 to 1; set reward_range on the class if it is meant"
-        yield Finding("warning", "types", f"step {turn}: {text}")
-    else:
-        yield Finding("error", "types", f"step {turn}: the reward {reward} is outside of {(least, most)}")
-
-
-def _finite(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        return False
-    return math.isfinite(value)
 
 
 def _unflagged(where: Where, replies: Sequence[Moment], before: int | None) -> Iterator[Finding]:
