@@ -26,7 +26,7 @@ from agentrl.trajectory.store import read_journal
 from tests.agentrl.training import Fails, rl, rows, tiny
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from agentrl.learn.algorithm import Algorithm
     from agentrl.run.progress import Progress
@@ -190,7 +190,7 @@ def test_what_cannot_be_spread_is_refused_before_anything_begins(pair: None, tmp
 
 
 @contextlib.contextmanager
-def torchrun(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def torchrun(*arguments: str, **environment: str) -> Generator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = subprocess.Popen(
         [*command, "-m", "agentrl", "train", *arguments],
