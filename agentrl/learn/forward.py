@@ -94,10 +94,16 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """(K,) log-probability of each target in nats, and (K,) entropy of each distribution if asked for."""
+    """What a model says of (K,) targets, in nats.
+
+    Attributes:
+        logprob: log-probability of each; `entropy`: of each distribution, if asked for.
+        vocabulary: mean log-probability over the whole vocabulary, if asked for; no gradient.
+    """
 
     logprob: torch.Tensor
     entropy: torch.Tensor | None
+    vocabulary: torch.Tensor | None = None
 
 
 def rows_of(
@@ -124,11 +130,13 @@ def predict(
     *,
     temperature: float = 1.0,
     entropy: Literal["none", "measured", "differentiable"] = "none",
+    vocabulary: bool = False,
 ) -> Predicted:
     """Return the log-probability of every target under `model` at `temperature`.
 
     Args:
         entropy: whether entropies are returned, and whether gradient flows through them.
+        vocabulary: whether means over the vocabulary are returned.
     """
     logits = _logits(model, layout).float()
     if temperature != 1.0:
@@ -136,10 +144,11 @@ def predict(
     every = torch.log_softmax(logits, dim=-1)
     source = layout.source
     chosen = every[source, layout.target]
+    average = every.detach().mean(1)[source] if vocabulary else None
     if entropy == "none":
-        return Predicted(chosen, None)
+        return Predicted(chosen, None, average)
     spread = every if entropy == "differentiable" else every.detach()
-    return Predicted(chosen, -(spread.exp() * spread).sum(1)[source])
+    return Predicted(chosen, -(spread.exp() * spread).sum(1)[source], average)
 
 
 def _logits(model: PreTrainedModel, layout: Layout) -> torch.Tensor:
