@@ -47,6 +47,7 @@ GIGPO_OBSERVATION = replace(
     GIGPO,
     advantage=Relative(scale=one) + 1.0 * Relative(Return(0.95), same_observation, scale=one, per="turn"),
 )
+GIGPO_BY_TRAJECTORY = replace(GIGPO, average=trajectory_mean)
 GIGPO_VERL_AGENT = replace(
     GRPO,
     advantage=Relative(PlusRow(episode_total, InvalidPenalty(0.1)), scale=Std(), per="turn", lone="raw")
@@ -142,6 +143,14 @@ ABOUT = {
         paper="2505.10978",
         equations="the episode and the step relative advantage",
         departures=COMMON + "As GIGPO, but anchors are observation keys; error replies make no key.",
+        checked=PARITY,
+    ),
+    "GIGPO_BY_TRAJECTORY": About(
+        title="GIGPO in which every trajectory weighs the same",
+        paper="2505.10978",
+        equations="the episode and the step relative advantage; averaged as in GRPO, arXiv 2402.03300 eq. 3",
+        departures=COMMON + "As GIGPO, averaged over trajectories and not over tokens, so that long "
+        "failures do not outweigh short successes; the paper averages over steps.",
         checked=PARITY,
     ),
     "GIGPO_VERL_AGENT": About(

@@ -111,7 +111,7 @@ TABLE = """
 93|Visual-RFT||a reward of a world
 94|GUI-R1||a reward of a world
 95|rStar2-Agent|GRPO_ROC|
-96|GiGPO|GIGPO,GIGPO_OBSERVATION,GIGPO_SIMILAR,GIGPO_VERL_AGENT|
+96|GiGPO|GIGPO,GIGPO_BY_TRAJECTORY,GIGPO_OBSERVATION,GIGPO_SIMILAR,GIGPO_VERL_AGENT|
 97|Action grouping||theory; it speaks for GIGPO_SIMILAR
 98|ArCHer||needs an off-policy critic
 99|NGRPO|NGRPO|

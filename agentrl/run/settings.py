@@ -119,6 +119,8 @@ class ReinforcementSettings(Settings):
 
     `optimizer` replaces the algorithm's own where it is given, `critic_optimizer` that of its critic.
     `answer_lead` is written before what the protocol writes, where the belief in a gold answer is measured.
+    `rewards` adds components that the environment names (`info["rewards"]`) to what the algorithm takes as
+    its reward, each with a weight; evaluations do not see them.
     `plan` replaces slots of its plan, for example `plan.brancher = { part = "Expand", trees = 2 }`; see
     `agentrl.run.slots.with_slots`. The phase ends after `steps`, or sooner, once `cpu_seconds` are spent or
     `sampled_tokens` drawn; 0 sets no such bound.
@@ -133,6 +135,7 @@ class ReinforcementSettings(Settings):
     optimizer: OptimizerSettings | None = None
     critic_optimizer: OptimizerSettings | None = None
     answer_lead: str = ""
+    rewards: dict[str, float] = Field(default_factory=dict)
     plan: dict[str, JsonValue] = Field(default_factory=dict)
     evaluate_every: Whole = 20
     first_task: Whole = 1_000_000

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agentrl.config import load
+from agentrl.credit.reward import Component, Sum
 from agentrl.errors import ConfigError, RolloutError, RunDirectoryError
 from agentrl.learn.algorithm import describe
 from agentrl.recipes import get
@@ -240,12 +241,15 @@ def _paired(before: Verdict, after: Verdict) -> dict[str, object]:
 
 
 def _in_effect(algorithm: Algorithm, settings: TrainSettings) -> Algorithm:
-    """The algorithm with the optimizers and the slots of its plan that the settings name."""
+    """The algorithm with the optimizers, components of the reward and slots of its plan that are set."""
     own, critic, slots = settings.rl.optimizer, settings.rl.critic_optimizer, settings.rl.plan
     if own is not None:
         algorithm = replace(algorithm, optimizer=optimizer_of(own))
     if critic is not None and algorithm.critic is not None:
         algorithm = replace(algorithm, critic=replace(algorithm.critic, optimizer=optimizer_of(critic)))
+    if settings.rl.rewards:
+        components = (weight * Component(name) for name, weight in settings.rl.rewards.items())
+        algorithm = replace(algorithm, reward=Sum((algorithm.reward, *components)))
     return replace(algorithm, plan=with_slots(algorithm.plan, slots)) if slots else algorithm
 
 

@@ -42,7 +42,7 @@ TELL_FAILURES_APART = {
 """Recipes that learn from groups of equal outcomes, if all failed."""
 
 TELL_SUCCESSES_APART = TELL_FAILURES_APART | {
-    "GIGPO", "GIGPO_OBSERVATION", "GIGPO_SIMILAR", "GIGPO_SAPO",  # by how soon from a state
+    "GIGPO", "GIGPO_BY_TRAJECTORY", "GIGPO_OBSERVATION", "GIGPO_SIMILAR", "GIGPO_SAPO",  # by how soon
     "MT_GRPO", "STEP_GRPO",  # by when the reward came
     "CENTERED", "RAE",  # from no baseline or a running one
     "OTC", "UNLIKELINESS", "GRPO_LAMBDA", "FAPO", "ADA_GRPO",  # by calls, likelihood, length, flaws, format
@@ -50,9 +50,9 @@ TELL_SUCCESSES_APART = TELL_FAILURES_APART | {
 """And if all succeeded."""
 
 COMPARE_BEYOND_THE_GROUP = {
-    "REINFORCE", "GIGPO_VERL_AGENT", "GIGPO", "GIGPO_OBSERVATION", "GIGPO_SIMILAR", "GIGPO_SAPO", "HGPO",
-    "IGPO", "IGPO_JOINT", "TURN_PPO", "BI_LEVEL_GAE", "POAD", "POISE", "MARS", "REINFORCE_PP", "CENTERED",
-    "RAE", "SPO_STREAM",
+    "REINFORCE", "GIGPO_VERL_AGENT", "GIGPO", "GIGPO_BY_TRAJECTORY", "GIGPO_OBSERVATION", "GIGPO_SIMILAR",
+    "GIGPO_SAPO", "HGPO", "IGPO", "IGPO_JOINT", "TURN_PPO", "BI_LEVEL_GAE", "POAD", "POISE", "MARS",
+    "REINFORCE_PP", "CENTERED", "RAE", "SPO_STREAM",
 }  # fmt: skip
 
 ALL = pytest.mark.parametrize("name", recipes.names())

@@ -16,6 +16,7 @@ from agentrl.credit.objective import Members, Regression
 from agentrl.credit.peers import same_observation
 from agentrl.errors import (
     ConfigError,
+    MissingColumnError,
     RolloutError,
 )
 from agentrl.learn.optimizer import AdamW
@@ -24,6 +25,7 @@ from agentrl.recipes import DAPO, GIGPO_VERL_AGENT, GRPO, REG_GRPO
 from agentrl.rollout.demonstrate import demonstrate
 from agentrl.run.reinforce import minibatches
 from agentrl.run.train import train
+from agentrl.testing.worlds import WordWorld
 from agentrl.trajectory.store import read_journal
 from agentrl.world import Tags, TextEnv
 from agentrl.world.tool import tool
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from agentrl.world.env import StepResult
 
 
 @pytest.fixture
@@ -64,6 +68,32 @@ def test_the_reference_is_the_warm_start(verl: Path) -> None:
 
 def test_every_pass_takes_every_minibatch(verl: Path) -> None:
     assert [row["optimizer_steps"] for row in rows(verl)] == [4.0] * 3
+
+
+class Said(WordWorld):
+    """Names a component of its reward: a point for every turn."""
+
+    def step(self, action: str) -> StepResult:
+        """Answer as the world does."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, {**info, "rewards": {"said": 1.0}}
+
+
+@pytest.mark.usefixtures("few")
+def test_named_components_join_the_reward(tmp_path: Path) -> None:
+    def run(name: str, **weights: float) -> Path:
+        train(
+            tiny(environment={"id": "tests_of_train:Said"}, rl=rl(rewards=weights, steps=1)),
+            algorithm=GRPO, out=tmp_path / name,
+        )  # fmt: skip
+        return tmp_path / name
+
+    with pytest.raises(MissingColumnError, match="reads 'reward:sad'"):
+        run("refused", sad=1.0)
+    card = tomllib.loads((run("run", said=0.5) / "run.toml").read_text())["algorithm"]["reward"]
+    own, added = card["terms"]
+    assert own["part"].endswith("EnvironmentReward")
+    assert (added["weight"], added["reward"]["name"]) == (0.5, "said")
 
 
 SEEN: list[float] = []

@@ -51,6 +51,7 @@ def test_the_expert_earns_one_and_ends_the_episode(split: str) -> None:
         assert info["task_type"] == make_task(SMALL, split, index).goal.task_type
         expert = Expert(observation)
         rewards: list[float] = []
+        conditions = 0.0
         terminated = False
         while not terminated:
             command = expert.act()
@@ -60,6 +61,10 @@ def test_the_expert_earns_one_and_ends_the_episode(split: str) -> None:
             assert info["valid"] is True
             assert info["success"] is terminated
             rewards.append(reward)
+            rewarded = info["rewards"]
+            assert isinstance(rewarded, dict)
+            conditions += rewarded["goal_conditions"]
+        assert conditions == pytest.approx(1.0)
         assert rewards == [0.0] * (len(rewards) - 1) + [1.0]
         with pytest.raises(EnvironmentUsageError, match=r"reset\(\)"):
             env.step("look")
@@ -68,7 +73,8 @@ def test_the_expert_earns_one_and_ends_the_episode(split: str) -> None:
 def test_a_refused_command_is_marked_and_costs_nothing() -> None:
     observation, reward, terminated, truncated, info = begun().step("dance")
     assert (observation, reward, terminated, truncated) == (NOTHING, 0.0, False, False)
-    assert info == {"valid": False, "success": False, "task_type": LOOK_AT_OBJECT}
+    nothing = {"goal_conditions": 0.0}
+    assert info == {"valid": False, "success": False, "rewards": nothing, "task_type": LOOK_AT_OBJECT}
 
 
 def test_the_seed_draws_the_task() -> None:
@@ -90,6 +96,13 @@ def test_settings_by_name_and_by_value() -> None:
     assert HouseholdEnv(two_rooms).settings is two_rooms
     with pytest.raises(ConfigError, match=r"'huge'; the presets are two_rooms, small, medium, alfworld"):
         HouseholdEnv("huge")
+
+
+def test_the_share_of_randomized_houses_can_be_set_beside_a_preset() -> None:
+    assert HouseholdEnv("two_rooms", randomized=0.25).settings.randomized == 0.25
+    assert HouseholdEnv("two_rooms").settings.randomized == 0.0
+    with pytest.raises(ConfigError, match="share"):
+        HouseholdEnv(randomized=-1)
 
 
 def test_instructions_are_optional() -> None:

@@ -15,7 +15,10 @@ from agentrl_envs.household import (
     SPLITS,
     TWO_ROOMS,
     Expert,
+    Goal,
+    House,
     HouseholdSettings,
+    Task,
     World,
     make_task,
     noisy_demonstration,
@@ -152,3 +155,15 @@ def test_inadmissible_commands_are_inadmissible() -> None:
 def test_too_much_noise_is_reported() -> None:
     with pytest.raises(CheckError, match=r"not solved in 3 turns"):
         noisy_demonstration(example_task(), random.Random(0), max_turns=3)
+
+
+def test_where_nothing_belongs_the_expert_frees_its_hand_at_hand() -> None:
+    house = House(
+        "kitchen", ("fridge 1", "microwave 1", "sinkbasin 1"), ("apple 1", "pillow 1"), randomized=True
+    )
+    task = Task(house, (2, 2), Goal(PICK_AND_PLACE, "apple", "fridge"))
+    world = World(task)
+    expert = Expert(world.intro())
+    for command in ("go to sinkbasin 1", "take pillow 1 from sinkbasin 1"):
+        expert.observe(command, world.do(command))
+    assert expert.act() == "move pillow 1 to sinkbasin 1"

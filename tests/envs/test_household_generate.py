@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -34,6 +35,7 @@ from agentrl_envs.household.tasks import LOOK_AT_OBJECT, TASK_TYPES, listing_ord
 from agentrl_envs.household.vocabulary import HOMES, LAMPS, ROOM_OBJECTS, ROOM_RECEPTACLES, type_of
 
 PRESETS = (SMALL, MEDIUM, ALFWORLD, TWO_ROOMS)
+RANDOMIZED = replace(TWO_ROOMS, randomized=1.0)
 MANY = 2000
 
 
@@ -122,7 +124,8 @@ def test_train_and_valid_seen_can_never_share_a_task() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "count"), [(SMALL, MANY), (TWO_ROOMS, MANY), (MEDIUM, 300), (ALFWORLD, 100)]
+    ("settings", "count"),
+    [(SMALL, MANY), (TWO_ROOMS, MANY), (RANDOMIZED, MANY), (MEDIUM, 300), (ALFWORLD, 100)],
 )
 def test_unseen_pairings_and_layouts_never_occur_in_train(settings: HouseholdSettings, count: int) -> None:
     seen = (*tasks_of(settings, "train", count), *tasks_of(settings, "valid_seen", min(count, 1024)))
@@ -180,6 +183,30 @@ def test_held_out_pairings_leave_each_type_half_of_its_own() -> None:
 # -- determinism -----------------------------------------------------------------------------------
 
 
+def test_randomized_houses_are_a_share_of_train_and_change_nothing_else() -> None:
+    half = replace(TWO_ROOMS, randomized=0.5)
+    plain, mixed = tasks_of(TWO_ROOMS, "train", MANY), tasks_of(half, "train", MANY)
+    changed = [after for before, after in zip(plain, mixed, strict=True) if after != before]
+    assert all(task.house.randomized for task in changed)
+    assert sum(task.house.randomized for task in mixed) == len(changed)
+    assert 0.45 < len(changed) / MANY < 0.55
+    for split in SPLITS[1:]:
+        assert tasks_of(half, split, 50) == tasks_of(TWO_ROOMS, split, 50)
+
+
+def test_in_randomized_houses_anything_lies_anywhere() -> None:
+    tasks = tasks_of(RANDOMIZED, "train", MANY)
+    lying = {
+        (type_of(name), type_of(task.house.receptacles[place]))
+        for task in tasks
+        for name, place in zip(task.house.objects, task.placement, strict=True)
+    }
+    asked = {pairing(task) for task in tasks}
+    assert {("pillow", "fridge"), ("egg", "bed"), ("desklamp", "bed")} <= lying
+    assert {("pillow", "microwave"), ("egg", "desklamp")} <= asked
+    assert len(asked) > 3 * len({pairing(task) for task in tasks_of(TWO_ROOMS, "train", MANY)})
+
+
 def test_the_first_tasks_never_change() -> None:
     """Not without a decision: another digest means that published numbers no longer compare."""
     assert digest(SMALL, MEDIUM, ALFWORLD) == "57c2a34de6dff926"
@@ -235,6 +262,8 @@ def test_wrong_settings_are_refused() -> None:
         HouseholdSettings(receptacles=(8, 6))
     with pytest.raises(ConfigError, match=r"attic"):
         HouseholdSettings(rooms=("attic",))
+    with pytest.raises(ConfigError, match=r"share in \[0, 1\]; got 2"):
+        HouseholdSettings(randomized=2)
     with pytest.raises(ConfigError, match=r"at least 2"):
         HouseholdSettings(max_objects_per_type=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,7 +81,11 @@ def disturbed(task: Task, noise: float, turns: int) -> list[str]:
     return commands
 
 
-@pytest.mark.parametrize("settings", [SMALL, TWO_ROOMS], ids=["small", "two_rooms"])
+@pytest.mark.parametrize(
+    "settings",
+    [SMALL, TWO_ROOMS, replace(TWO_ROOMS, randomized=1.0)],
+    ids=["small", "two_rooms", "randomized"],
+)
 def test_disturbed_experts_are_answered_alike(
     session: Session, logic: Logic, settings: HouseholdSettings
 ) -> None:

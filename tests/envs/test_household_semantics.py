@@ -238,12 +238,47 @@ def test_two_objects_must_be_different_and_in_one_receptacle() -> None:
     house = House("kitchen", ("countertop 2", "countertop 1", "sidetable 1"), ("mug 2", "mug 1"))
     world = World(Task(house, (2, 2), Goal(PLACE_TWO, "mug", "countertop")))
     after(world, "go to sidetable 1", "take mug 1 from sidetable 1", "go to countertop 1")
+    assert world.goal_conditions() == 0
     after(world, "move mug 1 to countertop 1")
     assert not world.won()
+    assert world.goal_conditions() == 1 / 2
     after(world, "go to sidetable 1", "take mug 2 from sidetable 1", "go to countertop 2")
     after(world, "move mug 2 to countertop 2")
     assert not world.won()
+    assert world.goal_conditions() == 1 / 2
     after(world, "take mug 2 from countertop 2", "go to countertop 1", "move mug 2 to countertop 1")
+    assert world.won()
+    assert world.goal_conditions() == 1
+
+
+def test_undoing_a_step_takes_its_condition_back() -> None:
+    house = House("kitchen", ("countertop 1", "sidetable 1"), ("mug 2", "mug 1"))
+    world = World(Task(house, (0, 1), Goal(PLACE_TWO, "mug", "countertop")))
+    assert world.goal_conditions() == 1 / 2
+    after(world, "go to countertop 1", "take mug 2 from countertop 1")
+    assert world.goal_conditions() == 0
+
+
+def test_treatment_and_place_count_each_and_together() -> None:
+    house = House("kitchen", ("countertop 1", "sidetable 1", "sinkbasin 1"), ("mug 2", "mug 1"))
+    world = World(Task(house, (0, 1), Goal(CLEAN_THEN_PLACE, "mug", "countertop")))
+    assert world.goal_conditions() == pytest.approx(1 / 3)  # one mug lies there, and is not clean
+    after(world, "go to sidetable 1", "take mug 1 from sidetable 1", "go to sinkbasin 1")
+    after(world, "clean mug 1 with sinkbasin 1")
+    assert world.goal_conditions() == pytest.approx(2 / 3)  # the other one is clean, and does not lie there
+    assert not world.won()
+    after(world, "go to countertop 1", "move mug 1 to countertop 1")
+    assert world.goal_conditions() == 1
+    assert world.won()
+
+
+def test_looking_needs_the_object_and_the_light() -> None:
+    house = House("bedroom", ("bed 1", "desk 1"), ("book 1", "desklamp 1"))
+    world = World(Task(house, (0, 1), Goal(LOOK_AT_OBJECT, "book", "desklamp")))
+    after(world, "go to bed 1", "take book 1 from bed 1")
+    assert world.goal_conditions() == 1 / 2
+    after(world, "go to desk 1", "use desklamp 1")
+    assert world.goal_conditions() == 1
     assert world.won()
 
 

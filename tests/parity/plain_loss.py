@@ -533,6 +533,7 @@ RECIPES: dict[str, Plain] = {
     "TURN_PPO_RATIO": replace(GRPO, total=units(turns_of, by(by_turn), geometric(0.2, 0.2))),
     "SIMPLE_TIR": replace(GRPO, keep=credit.simple_tir, term=ppo(0.2, 0.28, 3.0)),
     "GIGPO": with_credit(credit.gigpo(credit.state)),
+    "GIGPO_BY_TRAJECTORY": replace(with_credit(credit.gigpo(credit.state)), weigh=LONG),
     "GIGPO_OBSERVATION": with_credit(credit.gigpo(credit.anchor)),
     "GIGPO_VERL_AGENT": replace(
         with_credit(credit.gigpo_verl_agent),

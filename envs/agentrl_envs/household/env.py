@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from agentrl.errors import ConfigError, EnvironmentUsageError
@@ -41,15 +41,19 @@ class HouseholdEnv(TextEnv):
 
     The reward is 1.0 for the command that fulfils the goal, which ends the episode, and 0.0 for every other.
     A command that is not admissible is answered with "Nothing happens." and marked `info["valid"] = False`.
+    `info["rewards"]["goal_conditions"]` is the change of the share of the goal's conditions that hold: a
+    component for training (`rl.rewards`), privileged as the state key is. It is no part of the reward.
 
     Args:
         settings: the size of the household, or the name of a preset: "two_rooms", "small", "medium" or
             "alfworld".
+        randomized: the share of training tasks with houses in which anything may lie anywhere, in place of
+            that of the settings; see `HouseholdSettings`.
         instructions: whether `system_text` lists the commands; a model trained on this world needs no list.
         render_mode: None or "ansi".
 
     Raises:
-        ConfigError: there is no preset of that name, or `settings` is neither.
+        ConfigError: there is no preset of that name, `settings` is neither, or `randomized` is no share.
     """
 
     splits: ClassVar[tuple[str, ...]] = SPLITS
@@ -58,16 +62,18 @@ class HouseholdEnv(TextEnv):
         self,
         settings: HouseholdSettings | str = "small",
         *,
+        randomized: float | None = None,
         instructions: bool = False,
         render_mode: str | None = None,
     ) -> None:
         super().__init__(render_mode=render_mode)
-        self.settings = preset(settings) if isinstance(settings, str) else settings
-        if not isinstance(self.settings, HouseholdSettings):
+        chosen = preset(settings) if isinstance(settings, str) else settings
+        if not isinstance(chosen, HouseholdSettings):
             raise ConfigError(
                 f"settings must be HouseholdSettings or the name of a preset ({', '.join(PRESETS)}); "
                 f"got {settings!r}."
             )
+        self.settings = chosen if randomized is None else replace(chosen, randomized=randomized)
         self.instructions = instructions
         self._world: World | None = None
         self._belief = Belief(())
@@ -96,12 +102,15 @@ class HouseholdEnv(TextEnv):
     def step(self, action: str) -> StepResult:
         """Execute one command."""
         world = self._playing()
+        before = world.goal_conditions()
         observation = world.do(action)
         self._belief.update(observation)
-        won = world.won()
+        after = world.goal_conditions()
+        won = after == 1.0
         info: dict[str, object] = {
             "valid": observation != NOTHING,
             "success": won,
+            "rewards": {"goal_conditions": after - before},
             "task_type": self.task.type,
         }
         return observation, float(won), won, False, info

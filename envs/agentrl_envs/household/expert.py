@@ -107,9 +107,12 @@ class Expert:
     def _put_away(self) -> str:
         """Free the hand of an object that the goal does not need."""
         held = self.belief.holding
-        fitting = [name for name in self.belief.receptacles if can_contain(type_of(name), type_of(held))]
-        nearest = min(fitting, key=lambda name: (name != self.belief.location, self.belief.is_shut(name)))
-        return self._put(held, nearest)
+        return self._put(held, min(self.belief.receptacles, key=lambda name: self._effort(name, held)))
+
+    def _effort(self, receptacle: str, thing: str) -> tuple[bool, bool, bool]:
+        """Sort key: where such a thing belongs, then this place, then those that are open."""
+        odd = not can_contain(type_of(receptacle), type_of(thing))
+        return odd, receptacle != self.belief.location, self.belief.is_shut(receptacle)
 
     def _put(self, thing: str, place: str) -> str:
         return self._reach_or(place, f"move {thing} to {place}")

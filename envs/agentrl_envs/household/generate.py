@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import random
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agentrl.errors import EnvironmentUsageError
@@ -29,6 +30,20 @@ _TASK_CLASSES: Final = 4
 """One in so many tasks on seen layouts belongs to ``valid_seen`` and never to ``train``."""
 _LAMP_SHARE: Final = 0.25
 """How often a living room or bedroom has a lamp that the goal does not name."""
+
+
+_ANYWHERE: Final = dict.fromkeys(vocabulary.HOMES, frozenset[str]().union(*vocabulary.HOMES.values()))
+"""Object type -> receptacle types, where anything may lie anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Customs:
+    """Which object types are found in a room, and where they may lie."""
+
+    room: str
+    kinds: tuple[str, ...]
+    homes: Mapping[str, frozenset[str]]
+    randomized: bool
 
 
 @functools.lru_cache(maxsize=2048)
@@ -128,32 +143,35 @@ def _draw(
         return None
     room = rng.choice(rooms)
     receptacles = draw_layout(settings, room, rng.randrange(settings.layouts), unseen=unseen)
-    goal = _draw_goal(settings, room, receptacles, task_type, rng, unseen=unseen)
+    customs = _customs_of(settings, split, index, room)
+    goal = _draw_goal(customs, receptacles, task_type, rng, unseen=unseen)
     if goal is None:
         return None
-    names = _numbered(_object_types(settings, room, receptacles, goal, rng))
-    places = [_start_of(name, receptacles, goal, rng) for name in names]
+    names = _numbered(_object_types(settings, customs, receptacles, goal, rng))
+    places = [_start_of(name, receptacles, customs, goal, rng) for name in names]
     if None in places:
         return None
     placement = tuple(place for place in places if place is not None)
-    return Task(House(room, receptacles, names), placement, goal, split, index)
+    return Task(House(room, receptacles, names, customs.randomized), placement, goal, split, index)
+
+
+def _customs_of(settings: HouseholdSettings, split: str, index: int, room: str) -> _Customs:
+    if split != TRAIN or stable_hash("randomized", index) >= settings.randomized * 2**64:
+        kinds = vocabulary.ROOM_OBJECTS[room][: settings.object_types_per_room]
+        return _Customs(room, kinds, vocabulary.HOMES, randomized=False)
+    known = (vocabulary.ROOM_OBJECTS[other][: settings.object_types_per_room] for other in settings.rooms)
+    return _Customs(room, tuple(sorted(set[str]().union(*known))), _ANYWHERE, randomized=True)
 
 
 def _draw_goal(
-    settings: HouseholdSettings,
-    room: str,
-    receptacles: Sequence[str],
-    task_type: str,
-    rng: random.Random,
-    *,
-    unseen: bool,
+    customs: _Customs, receptacles: Sequence[str], task_type: str, rng: random.Random, *, unseen: bool
 ) -> Goal | None:
     present = {vocabulary.type_of(name) for name in receptacles} | set(vocabulary.LAMPS)
     held_out = held_out_pairings()
     pairs = [
         (kind, target)
-        for kind in vocabulary.ROOM_OBJECTS[room][: settings.object_types_per_room]
-        for target in sorted(targets_of(task_type, kind) & present)
+        for kind in customs.kinds
+        for target in sorted(targets_of(task_type, kind, customs.homes) & present)
         if ((kind, target) in held_out) == unseen
     ]
     if not pairs:
@@ -176,23 +194,26 @@ def _receptacle_types(settings: HouseholdSettings, room: str, rng: random.Random
 
 
 def _object_types(
-    settings: HouseholdSettings, room: str, receptacles: Sequence[str], goal: Goal, rng: random.Random
+    settings: HouseholdSettings,
+    customs: _Customs,
+    receptacles: Sequence[str],
+    goal: Goal,
+    rng: random.Random,
 ) -> list[str]:
     """Choose the objects: those of the goal, sometimes a lamp, then anything that finds a home."""
     kinds = [goal.object_type] * (2 if goal.task_type == PLACE_TWO else 1)
     if goal.task_type == LOOK_AT_OBJECT:
         kinds.append(goal.target_type)
-    elif room in vocabulary.LAMP_ROOMS and rng.random() < _LAMP_SHARE:
+    elif customs.room in vocabulary.LAMP_ROOMS and rng.random() < _LAMP_SHARE:
         kinds.append(rng.choice(vocabulary.LAMPS))
     holders = {vocabulary.type_of(name) for name in receptacles}
 
     def has_room(kind: str) -> bool:
         if kinds.count(kind) >= settings.max_objects_per_type:
             return False
-        return bool(_homes(kind, goal) & holders)
+        return bool(_homes(kind, customs, goal) & holders)
 
-    common = dict.fromkeys(vocabulary.ROOM_OBJECTS[room][: settings.object_types_per_room], 1)
-    _fill(kinds, rng.randint(*settings.objects), common, has_room, rng)
+    _fill(kinds, rng.randint(*settings.objects), dict.fromkeys(customs.kinds, 1), has_room, rng)
     return kinds
 
 
@@ -211,14 +232,16 @@ def _fill(
         kinds += rng.choices(free, [weights[kind] for kind in free])
 
 
-def _homes(kind: str, goal: Goal) -> frozenset[str]:
+def _homes(kind: str, customs: _Customs, goal: Goal) -> frozenset[str]:
     """Where an object may lie at first: things of the goal's type never in the goal's target."""
-    homes = vocabulary.HOMES[kind]
+    homes = customs.homes[kind]
     return homes - {goal.target_type} if kind == goal.object_type else homes
 
 
-def _start_of(name: str, receptacles: Sequence[str], goal: Goal, rng: random.Random) -> int | None:
-    homes = _homes(vocabulary.type_of(name), goal)
+def _start_of(
+    name: str, receptacles: Sequence[str], customs: _Customs, goal: Goal, rng: random.Random
+) -> int | None:
+    homes = _homes(vocabulary.type_of(name), customs, goal)
     places = [number for number, place in enumerate(receptacles) if vocabulary.type_of(place) in homes]
     return rng.choice(places) if places else None
 

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import math
 from collections import Counter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentrl_envs.household import vocabulary
 from agentrl_envs.household.tasks import (
@@ -15,6 +15,9 @@ from agentrl_envs.household.tasks import (
     HEAT_THEN_PLACE,
     LOOK_AT_OBJECT,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HELD_OUT_SHARE: Final = 0.2
 COMMON_TYPES: Final = 8
@@ -34,11 +37,13 @@ def stable_hash(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
-def targets_of(task_type: str, object_type: str) -> frozenset[str]:
-    """The target types that a goal may name with this object."""
+def targets_of(
+    task_type: str, object_type: str, homes_of: Mapping[str, frozenset[str]] = vocabulary.HOMES
+) -> frozenset[str]:
+    """The target types that a goal may name with this object, where it may lie in those of ``homes_of``."""
     if task_type == LOOK_AT_OBJECT:
         return frozenset(vocabulary.LAMPS)
-    homes = vocabulary.HOMES[object_type]
+    homes = homes_of[object_type]
     if task_type not in _TREATABLE:
         return homes
     objects, appliance = _TREATABLE[task_type]

@@ -116,7 +116,7 @@ def _objects(task: Task, receptacles: dict[str, str], objects: dict[str, str]) -
 def _fits(house: House) -> Iterator[str]:
     for receptacle in sorted(_kinds(house.receptacles)):
         for kind in sorted(_kinds(house.objects)):
-            if vocabulary.can_contain(receptacle, kind):
+            if house.accepts(receptacle, kind):
                 yield f"(canContain {_type_word(receptacle)}Type {_type_word(kind)}Type)"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from agentrl.errors import ConfigError
@@ -31,9 +31,12 @@ class HouseholdSettings:
         layouts: how many layouts of each room a split draws from.
         train_tasks: size of the split ``train``.
         valid_tasks: size of each of the two other splits.
+        randomized: the share of the tasks of ``train``, in [0, 1], in whose houses any object of any room in
+            use may lie anywhere, and whose goals may name any pairing that is not held out. What an agent
+            cannot know by heart it must read. The other tasks, and the other splits, do not depend on it.
 
     Raises:
-        ConfigError: a range is empty, or a room or task type is unknown.
+        ConfigError: a range is empty, a share is none, or a room or task type is unknown.
     """
 
     receptacles: tuple[int, int] = (6, 8)
@@ -47,6 +50,7 @@ class HouseholdSettings:
     layouts: int = 256
     train_tasks: int = 2**31
     valid_tasks: int = 1024
+    randomized: float = field(default=0.0, repr=False)  # tasks are drawn by a hash of what repr shows
 
     def __post_init__(self) -> None:
         for name, (least, most) in (("receptacles", self.receptacles), ("objects", self.objects)):
@@ -57,6 +61,8 @@ class HouseholdSettings:
         unknown = set(self.rooms) - set(ROOMS) | set(self.task_types) - set(TASK_TYPES)
         if unknown:
             raise ConfigError(f"Unknown {sorted(unknown)}; rooms are {ROOMS}, task types are {TASK_TYPES}.")
+        if not 0.0 <= self.randomized <= 1.0:
+            raise ConfigError(f"randomized is a share in [0, 1]; got {self.randomized}.")
         if self.max_objects_per_type < 2:
             raise ConfigError(
                 "max_objects_per_type must be at least 2: a task type asks for two objects of a type."

@@ -15,6 +15,7 @@ from agentrl_envs.household.tasks import (
     COOL_THEN_PLACE,
     HEAT_THEN_PLACE,
     LOOK_AT_OBJECT,
+    PICK_AND_PLACE,
     PLACE_TWO,
     Task,
 )
@@ -105,16 +106,29 @@ class World:
 
     def won(self) -> bool:
         """Whether the goal formula holds now; nothing else counts, not even an open door."""
+        return self.goal_conditions() == 1.0
+
+    def goal_conditions(self) -> float:
+        """The share of the goal's conditions that hold now, in [0, 1]; 1 is a goal fulfilled.
+
+        Counted as ALFRED counts them: to look, holding the object and a lit lamp; of two objects, each in the
+        same target; of an object to treat, the treatment, the place, and both of one object. Departure: a
+        lamp counts while the agent stands where it is, as ALFWorld's goal asks.
+        """
         places = self._places
         kind = self.task.goal.task_type
         if kind == LOOK_AT_OBJECT:
             lit = any(self._toggled >> lamp & 1 and places[lamp] == self._agent for lamp in self._targets)
-            return lit and self._held in self._goal_items
+            return (lit + (self._held in self._goal_items)) / 2
         if kind == PLACE_TWO:
             found = [places[item] for item in self._goal_items]
-            return any(found.count(target) > 1 for target in self._targets)
+            return min(2, max(map(found.count, self._targets))) / 2
+        placed = [item for item in self._goal_items if places[item] in self._targets]
+        if kind == PICK_AND_PLACE:
+            return float(bool(placed))
         treated = self._treated(kind)
-        return any(treated >> item & 1 and places[item] in self._targets for item in self._goal_items)
+        done = [item for item in self._goal_items if treated >> item & 1]
+        return (bool(placed) + bool(done) + any(item in done for item in placed)) / 3
 
     def state_key(self) -> State:
         """The exact true state, hashable; privileged, the agent sees less."""
@@ -277,7 +291,7 @@ class World:
         return self._item_types[item] not in vocabulary.LAMPS
 
     def _accepts(self, receptacle: int, item: int) -> bool:
-        fits = vocabulary.can_contain(self._receptacle_types[receptacle], self._item_types[item])
+        fits = self.task.house.accepts(self._receptacle_types[receptacle], self._item_types[item])
         return fits and self._reachable(receptacle)
 
     def _can_slice(self, item: int) -> bool:

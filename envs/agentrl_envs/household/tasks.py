@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from agentrl_envs.household.vocabulary import can_contain
+
 PICK_AND_PLACE: Final = "pick_and_place_simple"
 LOOK_AT_OBJECT: Final = "look_at_obj_in_light"
 CLEAN_THEN_PLACE: Final = "pick_clean_then_place_in_recep"
@@ -65,11 +67,17 @@ class House:
         room: one of ``vocabulary.ROOMS``; the agent is never told.
         receptacles: (R,) names.
         objects: (O,) names.
+        randomized: whether anything may lie anywhere, against the customs of rooms.
     """
 
     room: str
     receptacles: tuple[str, ...]
     objects: tuple[str, ...]
+    randomized: bool = False
+
+    def accepts(self, receptacle_type: str, object_type: str) -> bool:
+        """Say whether an object of this type may lie in a receptacle of that type."""
+        return self.randomized or can_contain(receptacle_type, object_type)
 
 
 @dataclass(frozen=True, slots=True)
