@@ -171,7 +171,7 @@ class Std:
         away = pool.value - pool.mean
         square = pool.total(away * away)
         deviation = np.sqrt(square / np.maximum(pool.count - self.ddof, 1))
-        scale = deviation + self.eps
+        scale: Floats = deviation + self.eps
         if self.min_std:
             scale[deviation < self.min_std] = np.inf
         return scale[pool.group]

@@ -108,7 +108,7 @@ class SiblingValue(Composable, Printed):
         start = batch.sample_start[batch.turn_start]
         first = np.where(length > 0, np.append(batch[VALUE], 0.0)[start[:-1]], 0.0)
         baseline = np.where(others > 0, total / np.maximum(others, 1), first)
-        return (_totals(batch, reward) - baseline)[batch.trajectory_of_turn]
+        return np.asarray((_totals(batch, reward) - baseline)[batch.trajectory_of_turn])
 
     def returns(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (N,) the total of the trajectory at each of its sampled tokens."""

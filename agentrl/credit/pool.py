@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 def sum_by(index: NDArray[np.integer], value: Floats, size: int) -> Floats:
     """Sum `value` by `index` in [0, size)."""
-    total: Floats = np.bincount(index, value, size)
-    return total
+    return np.bincount(index, value, size).astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True, eq=False)

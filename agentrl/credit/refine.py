@@ -115,4 +115,4 @@ class Improved(Composable, Printed):
         rise = batch[IMPROVEMENT].astype(np.float64)
         factor = np.where(rise < 0, fixed(self.backward) * rise, rise)
         factor[np.isnan(rise)] = 1.0
-        return self.advantage(batch, reward, kept) * factor[batch.trajectory_of_turn]
+        return np.asarray(self.advantage(batch, reward, kept) * factor[batch.trajectory_of_turn])

@@ -147,7 +147,7 @@ class Algorithm(Printed):
         kept = self.keep(batch, reward)
         parts = self.advantage.parts(batch, reward, kept) if isinstance(self.advantage, Sum) else {}
         given = sum(parts.values()) if parts else self.advantage(batch, reward, kept)
-        turn, whole = batch.turn_of_sample, np.count_nonzero(kept.loss) == batch.num_turns
+        turn, whole = batch.turn_of_sample, int(np.count_nonzero(kept.loss)) == batch.num_turns
         advantage = _turns(batch, np.asarray(given, np.float64), self.advantage)
         advantage = _kept_only(advantage, kept.loss, whole=whole)
         keep_of_sample, of_sample = kept.loss[turn], advantage[turn]
