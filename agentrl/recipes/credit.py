@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from agentrl.credit.advantage import (
@@ -69,7 +68,7 @@ POAD = replace(GRPO, advantage=TokenGae(1.0, 0.95, 0.95), critic=Critic())
 POISE = replace(
     GRPO,
     advantage=SiblingValue(),
-    critic=Critic(AdamW(lr=1e-3, weight_decay=0.0), clip=math.inf, trunk="stays"),
+    critic=Critic(AdamW(lr=1e-3, weight_decay=0.0), clip=1e6, trunk="stays"),
 )
 TEMPO = replace(GRPO, advantage=Relative(scale=one) + 1.0 * PlaceDifference(SamePast()))
 SALT = replace(GRPO, advantage=MeanAmong(Relative(), same_step))

@@ -39,7 +39,10 @@ KNOWING = {"id": WORLD, "kwargs": {"answer": "apple drawer"}}
 def settings(recipe: str = "GRPO", *, processes: int = 1, **changes: object) -> TrainSettings:
     return tiny(
         environment=KNOWING, processes=processes,
-        rl=rl(algorithm=recipe, optimizer={"warmup": 0.0}, critic_optimizer={"warmup": 0.0}, **changes),
+        rl=rl(
+            algorithm=recipe, optimizer={"warmup": 0.0},
+            critic_optimizer={"warmup": 0.0, "weight_decay": 0.0}, **changes,
+        ),
     )  # fmt: skip
 
 
