@@ -270,11 +270,11 @@ class Episode:
             return parsed.error, 0.0, False, False, {"turn_kind": TurnKind.PARSE_ERROR, "valid": False}
         return await self.stage.act(len(self.turns), parsed.text, parsed if parsed.text == text else None)
 
-    def _places(self, sample: Sample) -> Places:
-        """What turns characters [start, end) of the turn's text into sampled tokens [start, end)."""
+    def _places(self, sample: Sample) -> Places | None:
+        """From characters of the turn's text to sampled tokens, None where there are no tokens."""
         renderer = self.play.policy.renderer
         if renderer is None or sample.tokens is None:
-            return lambda _, __: (0, 0)
+            return None
         return TokenPlaces(sample.text, sample.tokens.tolist(), renderer)
 
     # -- ending ------------------------------------------------------------------------------------------
@@ -337,16 +337,16 @@ def repeats(turns: Sequence[Turn], most: int | None) -> bool:
     return len({(turn.observation, turn.text) for turn in turns[-most:]}) == 1
 
 
-def _spans(parsed: Parsed, places: Places) -> tuple[Span, ...]:
-    if not parsed.spans:
+def _spans(parsed: Parsed, places: Places | None) -> tuple[Span, ...]:
+    if places is None or not parsed.spans:
         return ()
     return tuple([Span(span.role, *places(span.start, span.end)) for span in parsed.spans])
 
 
-def _placed(calls: tuple[ToolCall, ...], parsed: Parsed, places: Places) -> tuple[ToolCall, ...]:
+def _placed(calls: tuple[ToolCall, ...], parsed: Parsed, places: Places | None) -> tuple[ToolCall, ...]:
     """Tool calls with the tokens that wrote them; the toolbox runs what the parser read, in order."""
-    if not calls:
-        return ()
+    if places is None or not calls:
+        return calls
     written = [(call.start, call.end) for call in parsed.calls]
     written += [(span.start, span.end) for span in parsed.spans if span.role == "answer"]
     found = [places(*characters) for characters in written[: len(calls)]]

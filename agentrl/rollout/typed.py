@@ -57,7 +57,7 @@ def _check_info(info: dict[str, object]) -> None:
         if not isinstance(figures, Mapping):
             raise TypeError(f"info[{name!r}] is {_short(figures)}; give names with numbers.")
         info[name] = {
-            str(key): _number(item, f"info[{name!r}][{key!r}]")
+            str(key): _number(item, name, key)
             for key, item in cast("Mapping[object, object]", figures).items()
         }
     if type(info.get("turn_kind", TurnKind.OK)) is not TurnKind:
@@ -74,12 +74,16 @@ def _check_tuple(info: Mapping[str, object], name: str, kind: type, what: str) -
         raise TypeError(f"info[{name!r}] is {_short(items)}; give a tuple of {what}.")
 
 
-def _number(value: object, name: str) -> float:
+def _number(value: object, name: str, key: object = None) -> float:
     if not isinstance(value, _NUMBERS):
-        raise TypeError(f"step() returned the {name} {_short(value)}; return a number.")
+        raise TypeError(f"step() returned the {_place(name, key)} {_short(value)}; return a number.")
     if not math.isfinite(value):
-        raise ValueError(f"step() returned the {name} {value}; return a finite number.")
+        raise ValueError(f"step() returned the {_place(name, key)} {value}; return a finite number.")
     return float(value)
+
+
+def _place(name: str, key: object) -> str:
+    return name if key is None else f"info[{name!r}][{key!r}]"
 
 
 def _short(value: object) -> str:

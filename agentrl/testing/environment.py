@@ -6,21 +6,20 @@ import copy
 import dataclasses
 import functools
 import inspect
-import math
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import gymnasium.utils.env_checker
-import numpy as np
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
 from agentrl.errors import CheckError, EnvironmentUsageError
+from agentrl.testing.elsewhere import played_elsewhere
 from agentrl.testing.leaks import contains, leaks_on_the_way
 from agentrl.testing.probe import NONSENSE, Lent, Probe, act, difference, global_randomness, key_of
 from agentrl.testing.report import CheckReport, Finding, run_checks
-from agentrl.trajectory import ToolCall, TurnKind
+from agentrl.testing.results import wrong_numbers, wrong_types
 from agentrl.world.asynchronous import AsyncTextEnv
 from agentrl.world.env import TextEnv
 from agentrl.world.registry import make
@@ -34,14 +33,6 @@ if TYPE_CHECKING:
 Factory: TypeAlias = Callable[[], TextEnv]
 _TASKS: Final = 3
 _COMMANDS: Final = 20
-_INFO_TYPES: Final[Mapping[str, type]] = {
-    "success": bool,
-    "valid": bool,
-    "turn_kind": TurnKind,
-    "tool_calls": tuple,
-    "domain": str,
-    "task_type": str,
-}
 
 
 def check_env(
@@ -51,6 +42,7 @@ def check_env(
     actions: Sequence[str] = (),
     turns: int = 12,
     skip: Collection[str] = (),
+    processes: bool = False,
 ) -> CheckReport:
     """Check an environment against the whole contract and return what was found.
 
@@ -61,6 +53,8 @@ def check_env(
             actions that reach the end of an episode: checks see only what they play.
         turns: length of an episode at most.
         skip: names of checks to leave out; an unknown one raises `CheckError`.
+        processes: play in two other processes, too, where sets of texts have another order. `agentrl envs
+            check` does so.
 
     >>> from agentrl.world.env import TextEnv
     >>> class Door(TextEnv):
@@ -80,12 +74,15 @@ def check_env(
     >>> print(check_env(Door, actions=["look", "open door"]))
     <class 'Door'>: passed (12 checks)
     """
-    lent = Lent(_factory(env))
+    factory = _factory(env)
+    lent = Lent(factory)
     subject = _EnvironmentChecks(Probe(lent, actions, turns), tuple(tasks or _first_tasks(lent())))
     lent.close()
     checks: dict[str, Check] = {
         name: functools.partial(lent.around, check) for name, check in subject.checks().items()
     }
+    if processes:
+        checks["processes"] = functools.partial(lent.around, functools.partial(subject.processes, factory))
     name = env if isinstance(env, str) else env.__qualname__ if isinstance(env, type) else repr(env)
     return run_checks(f"<class {name!r}>" if isinstance(env, type) else name, checks, skip)
 
@@ -96,8 +93,7 @@ def _factory(env: object) -> Factory:
             "check_env plays synchronously and cannot check an AsyncTextEnv. Check its TextEnv core."
         )
     if isinstance(env, str):
-        identifier = env
-        return lambda: make(identifier)
+        return functools.partial(make, env)
     if isinstance(env, TextEnv):
         pristine = copy.deepcopy(env)
         return lambda: copy.deepcopy(pristine)
@@ -181,11 +177,11 @@ class _EnvironmentChecks:
             observation, info = env.reset(
                 seed=self.probe.seed, options={"split": where[0], "index": where[1]}
             )
-            yield from _wrong_types("reset", observation, info)
+            yield from wrong_types("reset", observation, info)
             for turn in range(self.probe.turns):
                 step = env.step(self.probe.choose(env, turn))
-                yield from _wrong_types(f"step {turn}", step[0], step[4])
-                yield from _wrong_numbers(env, turn, step[1], step[2], step[3])
+                yield from wrong_types(f"step {turn}", step[0], step[4])
+                yield from wrong_numbers(env, turn, step[1], step[2], step[3])
                 if step[2] or step[3]:
                     break
 
@@ -221,6 +217,21 @@ class _EnvironmentChecks:
                 yield Finding(
                     "error", "determinism", f"{_address(where)}: system_text differs within a group"
                 )
+
+    def processes(self, factory: Factory) -> Iterator[Finding]:
+        """Another process sees the same, though its sets have another order."""
+        try:
+            recordings = played_elsewhere(dataclasses.replace(self.probe, make=factory), self.tasks)
+        except CheckError as error:
+            yield Finding("note", "processes", str(error))
+            return
+        for position, where in enumerate(self.tasks):
+            here = [
+                dataclasses.replace(moment, info={}) for moment in self.probe.play(self.probe.make(), where)
+            ]
+            texts = (difference(here, there[position]) for there in recordings)
+            if text := next(filter(None, texts), None):
+                yield Finding("error", "processes", f"{_address(where)}, in another process: {text}")
 
     def global_random(self) -> Iterator[Finding]:
         """The global generators of `random` and `numpy` are left alone; `self.rng` is there instead."""
@@ -342,47 +353,6 @@ def _raises_usage(env: TextEnv) -> bool:
     except EnvironmentUsageError:
         return True
     return False
-
-
-def _wrong_types(where: str, observation: object, info: object) -> Iterator[Finding]:
-    if not isinstance(observation, str):
-        yield Finding(
-            "error", "types", f"{where}: the observation must be str; got {type(observation).__name__}"
-        )
-    if not isinstance(info, dict):
-        yield Finding("error", "types", f"{where}: info must be a dict; got {type(info).__name__}")
-        return
-    for name, expected in _INFO_TYPES.items():
-        if name in info and not isinstance(info[name], expected):
-            text = f"info[{name!r}] must be {expected.__name__}; got {type(info[name]).__name__}"
-            yield Finding("error", "types", f"{where}: {text}")
-    calls = info.get("tool_calls", ())
-    if isinstance(calls, tuple) and not all(isinstance(call, ToolCall) for call in calls):
-        yield Finding("error", "types", f"{where}: info['tool_calls'] must hold ToolCall only")
-    for name in ("rewards", "metrics"):
-        values = info.get(name, {})
-        if not isinstance(values, dict) or not all(_finite(value) for value in values.values()):
-            yield Finding("error", "types", f"{where}: info[{name!r}] must map names to finite numbers")
-
-
-def _wrong_numbers(
-    env: TextEnv, turn: int, reward: object, terminated: object, truncated: object
-) -> Iterator[Finding]:
-    for name, flag in (("terminated", terminated), ("truncated", truncated)):
-        if not isinstance(flag, bool):
-            yield Finding("error", "types", f"step {turn}: {name} must be bool; got {type(flag).__name__}")
-    if not _finite(reward):
-        yield Finding("error", "types", f"step {turn}: the reward must be a finite number; got {reward!r}")
-        return
-    declared = getattr(env, "reward_range", None)
-    if declared is not None and not declared[0] <= float(str(reward)) <= declared[1]:
-        yield Finding("error", "types", f"step {turn}: the reward {reward} is outside of {declared}")
-
-
-def _finite(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        return False
-    return math.isfinite(value)
 
 
 def _unflagged(where: Where, replies: Sequence[Moment], before: int | None) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -12,10 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agentrl.testing.probe import Moment, Probe, Where
+    from agentrl.world.protocol import Protocol
 
 _VERDICT: Final = re.compile(
-    r"\b(?:in)?correct(?:ly)?\b|\b(?:wrong|right) answer\b|\banswer is (?:wrong|right)\b", re.IGNORECASE
+    r"\b(?:is|was|are|answer|guess)\W+(?:\w+\W+){0,2}?(?:in)?correct\b(?!\?)"
+    r"|\b(?:wrong|right) answer\b|\b(?:answer|guess) (?:is|was) (?:wrong|right)\b"
+    r"|^\W*(?:that(?:'s| is) |not )?(?:(?:in)?correct|wrong|right|nope|not quite)\b *(?:[.!,;:]|$)",
+    re.IGNORECASE | re.MULTILINE,
 )
+"""A judgement, and no word of a document: "The guess is wrong", "Incorrect.", "Right!"."""
+_WRONG: Final = ("zyx", "qwv")
+"""Answers that are wrong in every world."""
 
 
 def contains(text: str, gold: str) -> bool:
@@ -36,12 +44,11 @@ def leaks_on_the_way(probe: Probe, where: Where) -> Iterator[Finding]:
         return
     played += probe.go_on(env, 0, probe.turns)
     yield from _told(played, gold, where)
-    guesses = [_guess(probe, where, text) for text in (*NONSENSE, gold)]
-    for moment in (*played[1:], *guesses):
+    guesses = dict.fromkeys((*NONSENSE, *_written(env.protocol, (*_WRONG, gold))))
+    for moment in (*played[1:], *(_guess(probe, where, text) for text in guesses)):
         if not moment.over and _VERDICT.search(moment.observation):
             judged = f"{moment.action!r} was judged ({moment.observation[:80]!r}) and the episode went on"
-            text = f"{_address(where)}: {judged}; an agent can try until it hits"
-            yield Finding("error", "leak", text)
+            yield Finding("error", "leak", f"{_address(where)}: {judged}; an agent can try until it hits")
             return
 
 
@@ -51,6 +58,13 @@ def _told(played: Sequence[Moment], gold: str, where: Where) -> Iterator[Finding
         if not moment.over and contains(repr(shown), gold) and not contains(str(moment.action), gold):
             yield Finding("error", "leak", f"{_address(where)}: info of step {turn} has the answer {gold!r}")
             return
+
+
+def _written(protocol: Protocol, answers: Sequence[str]) -> Iterator[str]:
+    """Answers bare, and as the protocol writes them, if it says how."""
+    yield from answers
+    with contextlib.suppress(NotImplementedError):
+        yield from [protocol.write_answer(answer) for answer in answers]
 
 
 def _guess(probe: Probe, where: Where, text: str) -> Moment:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
 IntArray: TypeAlias = NDArray[np.int32]
 FloatArray: TypeAlias = NDArray[np.float32]
@@ -235,24 +235,52 @@ def digest(value: Hashable) -> int:
 
 
 def _canonical(value: Hashable) -> bytes:
-    # Two keys are digested in each turn: the commonest kinds come first, and lists are joined faster than
-    # generators.
-    if type(value) is int:
-        return b"int:%d" % value
-    if isinstance(value, str):
-        raw = value.encode()
-        return b"s%d:%b" % (len(raw), raw)
-    if isinstance(value, tuple):
-        return b"(%b)" % b",".join([_canonical(item) for item in cast("tuple[Hashable, ...]", value)])
-    if isinstance(value, bytes):
-        return b"b%d:%b" % (len(value), value)
-    if isinstance(value, frozenset):
-        return (
-            b"{" + b",".join(sorted(_canonical(item) for item in cast("frozenset[Hashable]", value))) + b"}"
-        )
-    if value is None or isinstance(value, int | float):
-        return f"{type(value).__name__}:{value!r}".encode()
-    raise TypeError(
-        f"a key must be made of str, bytes, int, float, bool, None, tuple and frozenset; "
-        f"got {type(value).__name__}. Convert it, for example with tuple(...)."
-    )
+    return _WRITERS[type(value)](value)
+
+
+def _text(value: str) -> bytes:
+    raw = value.encode()
+    return b"s%d:%b" % (len(raw), raw)
+
+
+def _bytes(value: bytes) -> bytes:
+    return b"b%d:%b" % (len(value), value)
+
+
+def _tuple(value: tuple[Hashable, ...]) -> bytes:
+    return b"(%b)" % b",".join([_WRITERS[type(item)](item) for item in value])
+
+
+def _set(value: frozenset[Hashable]) -> bytes:
+    return b"{%b}" % b",".join(sorted(map(_canonical, value)))
+
+
+def _named(value: object) -> bytes:
+    return f"{type(value).__name__}:{value!r}".encode()
+
+
+class _Writers(dict[type, "Callable[..., bytes]"]):
+    """What writes each kind of value, found once for each class: two keys are digested in every turn."""
+
+    def __missing__(self, kind: type) -> Callable[..., bytes]:
+        known = next((base for base in (str, tuple, bytes, frozenset) if issubclass(kind, base)), None)
+        if known is None and not issubclass(kind, int | float):
+            raise TypeError(
+                f"a key must be made of str, bytes, int, float, bool, None, tuple and frozenset; "
+                f"got {kind.__name__}. Convert it, for example with tuple(...)."
+            )
+        self[kind] = found = _named if known is None else self[known]
+        return found
+
+
+_WRITERS = _Writers(
+    {
+        int: b"int:%d".__mod__,
+        str: _text,
+        tuple: _tuple,
+        bytes: _bytes,
+        frozenset: _set,
+        bool: {False: b"bool:False", True: b"bool:True"}.__getitem__,
+        type(None): _named,
+    }
+)

@@ -98,6 +98,7 @@ class TextEnv(gymnasium.Env[str, str]):
     Attributes:
         reward_names: components that `info["rewards"]` has in some turns only; an algorithm that reads one is
             refused at the start where the first episode lacks it and it is not named here.
+        reward_range: the least and the largest reward of a step; `check_env` holds the world to it.
         blocks: whether `step` may wait (network, processes); such environments run in threads.
         protocol: how the inherited `step` reads actions; the rollout sets it.
         terms: budgets and costs of tools by name, counted per episode; the rollout sets them.
@@ -113,6 +114,7 @@ class TextEnv(gymnasium.Env[str, str]):
     is_async: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ("train",)
     reward_names: tuple[str, ...] = ()
+    reward_range: tuple[float, float] | None = None
     protocol: Protocol = Tags()
     terms: Mapping[str, Terms] = MappingProxyType({})
     step_seconds: float = STEP_SECONDS

@@ -159,13 +159,13 @@ def test_an_env_is_checked(capsys: Out, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(str(tmp_path))
     assert run(["envs", "check", "agentrl/Household-v0"]) == 0
     assert "passed" in capsys.readouterr().out
-    assert run(["envs", "check", "lawless_worlds:Lawless", "--json"]) == FOUND_BAD
+    assert run(["envs", "check", "lawless_worlds:Lawless", "--json", "--no-processes"]) == FOUND_BAD
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert "determinism" in {item["check"] for item in findings if item["severity"] == "error"}
 
 
 def test_an_env_is_checked_with_actions_that_reach_its_end(capsys: Out) -> None:
-    checked = ["envs", "check", "agentrl.testing:WordWorld", "length=20"]
+    checked = ["envs", "check", "agentrl.testing:WordWorld", "length=20", "--no-processes"]
     assert run(checked) == 0
     assert "(--action on the command line, actions= in Python)" in capsys.readouterr().out
     assert run(["envs", "check", "agentrl.testing:WordWorld", "--action", "lamp", "--action", "mug"]) == 0

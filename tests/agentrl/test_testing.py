@@ -19,6 +19,7 @@ from agentrl.world.protocol import Call, Parsed
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
+    from pathlib import Path
 
 
 class Corridor(TextEnv):
@@ -197,6 +198,35 @@ class Judging(Corridor):
         return "Sorry, your answer is incorrect. Please try again.", 0.0, False, False, {"valid": False}
 
 
+class Asking(TextEnv):
+    """A world of tools that says of an answer what it was, and takes another."""
+
+    def gold(self) -> str:
+        return "lighthouse"
+
+    @tool
+    def answer(self, name: str) -> str:
+        """Answer.
+
+        Args:
+            name: of the place.
+        """
+        return "Wrong, try again." if name != "lighthouse" else "Go on."
+
+
+class Wordy(Corridor):
+    """Its texts speak of what is correct, and judge nobody."""
+
+    def describe(self) -> str:
+        return f"{super().describe()} The fuse is wired correctly, on the right. Which plan is correct?"
+
+
+class Paying(Corridor):
+    def step(self, action: str) -> StepResult:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, 10 * reward, terminated, truncated, info
+
+
 class Whispering(Corridor):
     """Its info holds the answer, from the first step on."""
 
@@ -260,6 +290,7 @@ class Negligent(Corridor):
         (Telling, "gold", "the prompt contains the answer 'lighthouse'"),
         (Informing, "gold", "info contains the answer 'lighthouse'"),
         (Judging, "leak", "'Sorry, your answer is incorrect.*the episode went on; an agent can try"),
+        (Asking, "leak", "'<answer> zyx </answer>' was judged .'Wrong, try again.'"),
         (Whispering, "leak", "info of step 0 has the answer 'lighthouse'"),
         (Promising, "admissible", "'fly' is listed as admissible and was refused"),
         (Infinite, "types", "finite number; got nan"),
@@ -272,6 +303,40 @@ class Negligent(Corridor):
 )
 def test_each_check_finds_its_fault(world: type[TextEnv], check: str, message: str) -> None:
     assert re.search(message, found(world, check)), found(world, check)
+
+
+def test_a_large_reward_that_nobody_declared_is_a_warning() -> None:
+    (warning,) = check_env(Paying, actions=("forward",), tasks=[("train", 0)]).findings
+    assert warning.severity == "warning"
+    assert "the reward 10.0 is outside of -1 to 1; set reward_range" in warning.message
+
+
+def test_words_that_judge_nobody_are_no_leak() -> None:
+    assert check_env(Wordy, actions=("forward",)).findings == ()
+
+
+def test_what_depends_on_the_order_of_a_set_is_found_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unordered_worlds.py").write_text(
+        "from agentrl.testing import WordWorld\n"
+        "class Unordered(WordWorld):\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        text, info = super().reset(seed=seed, options=options)\n"
+        "        return text + ' '.join({'lamp', 'mug', 'key', 'bun', 'tea'}), info\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    report = check_env("unordered_worlds:Unordered", processes=True, tasks=[("train", 0)])
+    assert [finding.check for finding in report.errors] == ["processes"], str(report)
+    assert "train/0, in another process: observation after 0 actions" in report.errors[0].message
+
+
+def test_a_world_that_cannot_be_sent_away_is_noted() -> None:
+    class Local(Corridor):
+        """No other process can import it."""
+
+    (note,) = check_env(Local, actions=("forward",), processes=True).findings
+    assert (note.severity, note.check) == ("note", "processes")
 
 
 def test_a_failed_report_raises_all_its_errors() -> None:

@@ -19,6 +19,7 @@ from agentrl.trajectory import TurnKind
 from agentrl.world.protocol import Fenced, JsonCalls, Tags
 from agentrl_envs.code import CodeEnv, Exercise, Problem, read_tasks
 from agentrl_envs.code.env import drawn
+from agentrl_envs.code.expert import TRIES, Solver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,22 @@ def test_a_script_that_sees_only_the_text_solves_every_family(kind: str) -> None
 def test_it_is_played_in_every_protocol(protocol: Protocol, env: CodeEnv) -> None:
     env.protocol = protocol.for_tools(env.toolbox.tools)
     assert _play(env, "valid", 0)[0] == 1.0
+
+
+def test_the_expert_writes_again_what_the_clock_stopped() -> None:
+    stopped = "```output\n[the program did not end in time and was stopped]\n```"
+    player = Solver(drawn("problems", "train", 0).question, Fenced(names=("python", "submit")))
+    program = player.act()
+
+    player.observe(program, stopped)
+    assert player.act() == program
+    player.observe(program, "```output\n12\n```")
+    assert player.act() == "\\boxed{12}"
+
+    player = Solver(drawn("problems", "train", 0).question, Fenced(names=("python", "submit")))
+    for _ in range(TRIES):
+        player.observe(program, stopped)
+    assert player.act() == "\\boxed{0}"
 
 
 def test_tasks_are_the_same_every_time_and_in_one_split_only() -> None:
@@ -213,9 +230,11 @@ def test_every_form_of_a_problem_file_says_the_same(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([verl]), tmp_path / "verl.parquet")
     of_500 = {"problem": "Find x.", "solution": "So \\boxed{4}.", "answer": "4", "subject": "Algebra"}
     (tmp_path / "math500.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(of_500).encode())
+    for name, solution in (("bare.json", "So $x$ is $\\boxed 4$ then."), ("framed.json", "So \\fbox{4}.")):
+        (tmp_path / name).write_text(json.dumps([math | {"solution": solution}]))
 
     assert read_tasks(tmp_path / "MATH") == [Problem("Find x.", "4", "Algebra")]
-    for name in ("math.json", "math500.jsonl"):
+    for name in ("math.json", "math500.jsonl", "bare.json", "framed.json"):
         assert read_tasks(tmp_path / name) == read_tasks(tmp_path / "MATH")
     assert read_tasks(tmp_path / "verl.parquet") == [Problem("Find x.", "4", "problem")]
 

@@ -257,6 +257,22 @@ def test_the_layouts_of_spider_and_bird(tmp_path: Path) -> None:
     assert list(env.suspicious_tasks("bird")) == [1]
 
 
+def test_spiders_test_questions_and_copies_of_bird_on_the_hub(tmp_path: Path) -> None:
+    place = tmp_path / "test_database" / "one"
+    place.mkdir(parents=True)
+    with closing(sqlite3.connect(place / "one.sqlite")) as connection:
+        connection.executescript("CREATE TABLE t (a INTEGER);")
+    (tmp_path / "test_data").mkdir()
+    asked: dict[str, object] = {"db_id": "one", "question": "How many?"}
+    parsed, copied = {"query": "SELECT 1", "sql": {"limit": None}}, {"sql": "SELECT 1"}
+
+    (spider,) = read_items(Path(_write(tmp_path / "test_data" / "dev.json", [asked | parsed])))
+    (bird,) = read_items(Path(_write(tmp_path / "copy.json", [asked | copied])))
+
+    assert spider == bird
+    assert (spider.query, spider.database.resolve()) == ("SELECT 1", (place / "one.sqlite").resolve())
+
+
 def test_chinook_through_the_users_files(test_data: Path, tmp_path: Path) -> None:
     database = test_data / "chinook" / "Chinook_Sqlite.sqlite"
     lines = [json.dumps({"question": question, "query": query}) for question, query in CHINOOK]

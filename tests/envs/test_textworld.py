@@ -25,6 +25,7 @@ from agentrl_envs.textworld import (
     Grammar,
     Reader,
     TextWorldEnv,
+    TreasureHunter,
     WalkthroughExpert,
 )
 from agentrl_envs.textworld.reader import instructions
@@ -412,8 +413,14 @@ def test_wrong_settings_name_the_right_ones(
 
 
 @needs_textworld
-@pytest.mark.parametrize("game", [CoinCollector(), Custom(grammar=Grammar(only_last_action=True))])
-def test_a_reader_of_objectives_needs_objectives_that_say_all(game: Custom | CoinCollector) -> None:
+@pytest.mark.parametrize(
+    "game",
+    [
+        TreasureHunter(grammar=Grammar(blend_instructions=True)),
+        Custom(grammar=Grammar(only_last_action=True)),
+    ],
+)
+def test_a_reader_of_objectives_needs_objectives_that_say_all(game: Custom | TreasureHunter) -> None:
     with pytest.raises(ConfigError, match="does what an objective spells out"):
         TextWorldEnv(game, expert="texts")
     with pytest.raises(ConfigError, match="expert must be 'walkthrough' or 'texts'; got 'text'"):

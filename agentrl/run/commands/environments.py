@@ -92,7 +92,9 @@ def _of(distribution: str) -> str:
 
 
 @app.command
-def check(env: str, /, *arguments: str, action: Texts = None, as_json: Json = False) -> int:
+def check(
+    env: str, /, *arguments: str, action: Texts = None, processes: bool = True, as_json: Json = False
+) -> int:
     """Check an environment against the contract; exit with 1 where it is broken.
 
     Args:
@@ -100,12 +102,14 @@ def check(env: str, /, *arguments: str, action: Texts = None, as_json: Json = Fa
         arguments: constructor arguments, as name=value.
         action: a text to play; give it once for each turn, so that an episode comes to its end. By default
             admissible commands are played.
+        processes: play in two other processes, too, where sets of texts have another order.
         as_json: print JSON.
     """
     from agentrl.testing import check_env
 
     given = arguments_of(arguments)
-    report = check_env(_Made(env, given) if given else env, actions=action or ())
+    made = _Made(env, given) if given else env
+    report = check_env(made, actions=action or (), processes=processes)
     if as_json:
         findings = [{"severity": f.severity, "check": f.check, "message": f.message} for f in report.findings]
         print(json.dumps({"subject": report.subject, "checks": report.checks, "findings": findings}))

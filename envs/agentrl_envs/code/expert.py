@@ -80,6 +80,8 @@ _EXERCISES: Final = (
     (_CHANGED + r"at least (\d+) times, each once", _FREQUENT),
     (_CHANGED + r"add up to (-?\d+)", _PAIRS),
 )
+TRIES: Final = 3
+"""How often a program is written: a run has so much time by the clock, and a busy machine may need more."""
 
 
 class Solver:
@@ -90,6 +92,7 @@ class Solver:
         self._program = _written(_PROBLEMS, question)
         self._function = _written(_EXERCISES, question)
         self._answer = "0"
+        self._tries = TRIES
 
     def act(self) -> str:
         """Write the program, then the answer; a function at once."""
@@ -100,10 +103,13 @@ class Solver:
         return self._protocol.write_answer(self._answer)
 
     def observe(self, command: str, feedback: str) -> None:
-        """Take what a program printed for the answer."""
-        if self._program is not None and command == self.act():
-            # The output may stand in a protocol's markup.
-            numbers = re.findall(r"-?\d+(?:/\d+)?", feedback)
+        """Take what a program printed for the answer; one that printed none was stopped: again."""
+        if self._program is None or command != self.act():
+            return
+        self._tries -= 1
+        # The output may stand in a protocol's markup.
+        numbers = re.findall(r"-?\d+(?:/\d+)?", feedback)
+        if numbers or not self._tries:
             self._answer, self._program = (numbers or ["0"])[-1], None
 
 

@@ -1,7 +1,15 @@
-"""Tasks from files of the user's: JSONL, JSON, Parquet, or a folder of JSON files."""
+r"""Tasks from files of the user's: JSONL, JSON, Parquet, or a folder of JSON files.
+
+GSM8K (README of openai/grade-school-math): `question`, and `answer` with the number behind "####" in its last
+line. MATH (`competition_math.py` of hendrycks/competition_math on the Hub): a JSON file for each problem in
+`train/SUBJECT`, with `problem`, `level`, `type` and `solution`, whose last `\boxed{}` or `\fbox{}` is the
+answer; some solutions write `\boxed 2` (`last_boxed_only_string` of EleutherAI's harness). MATH-500 adds
+`answer`, without a box, and calls the type `subject`.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, cast
 
 from agentrl.errors import ConfigError
@@ -17,6 +25,7 @@ if TYPE_CHECKING:
     from agentrl_envs.code.work import Work
 
 _QUESTIONS = ("question", "problem", "prompt")
+_BARE_BOX = re.compile(r"\\boxed ([^$]+)")
 
 
 def read_tasks(path: str | Path) -> list[Work]:
@@ -55,9 +64,9 @@ def _answer(row: Mapping[str, object]) -> str:
         text = _text(row.get(name))
         if "####" in text:
             return text.rsplit("####", 1)[1].strip()
-        found = boxes(text)
+        found = boxes(text) or _BARE_BOX.findall(text)
         if found:
-            return found[-1].strip()
+            return str(found[-1]).strip()
         if name == "answer" and text.strip():
             return text.strip()
     return ""

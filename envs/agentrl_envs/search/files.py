@@ -1,5 +1,9 @@
 """Readers of question files: HotpotQA, 2WikiMultihopQA, MuSiQue, Natural Questions and what looks like them.
 
+2WikiMultihopQA writes a record as HotpotQA does (README of Alab-NII/2wikimultihop); on the Hub its `context`
+and `supporting_facts` are JSON texts (`convert_to_parquet.py` of xanhho/2WikiMultihopQA) or columns of
+`title` and `content` (ohjoonhee/2WikiMultihopQA). Its test questions have no answers and are refused.
+
 Each record is read by the fields that it has, so files converted by the Hub (Parquet; contexts as columns,
 objects or JSON texts), by FlashRAG (`golden_answers`) and for verl (`prompt`, `reward_model`) are read too.
 """

@@ -1,8 +1,12 @@
 """Questions and databases of the user's own, in the layouts of Spider and BIRD.
 
-Spider: `dev.json` with `db_id`, `question`, `query`, and `database/DB_ID/DB_ID.sqlite`. BIRD: `dev.json` with
-`db_id`, `question`, `evidence`, `SQL`, `difficulty`, and `dev_databases/DB_ID/DB_ID.sqlite`. A JSONL or
-Parquet file with either names does as well, and a single database may be a file.
+Spider (README of taoyds/spider; its files as Spider-Raw lists them on the Hub): `dev.json`,
+`train_spider.json` and `train_others.json` with `db_id`, `question`, `query`, and
+`database/DB_ID/DB_ID.sqlite`; the test questions in `test_data/dev.json`, their databases in `test_database`
+beside that folder. BIRD (README of bird-bench/mini_dev): `dev.json`, `train.json` or `mini_dev_sqlite.json`
+with `db_id`, `question`, `evidence` and `SQL`, in the development sets `difficulty`, and
+`dev_databases/DB_ID/DB_ID.sqlite` or `train_databases`; copies on the Hub write `sql`. A JSONL or Parquet
+file with these names does as well, and a single database may be a file.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FOLDERS = ("database", "databases", "test_database", "dev_databases", "train_databases", ".")
+_QUERIES = ("query", "SQL", "sql")
 _SUFFIXES = (".sqlite", ".db", ".sqlite3")
 
 
@@ -51,8 +56,10 @@ def read_items(questions: Path, databases: Path | None = None) -> list[Item]:
 def _item(
     questions: Path, databases: Path | None, found: dict[str, Path], where: str, raw: Mapping[str, object]
 ) -> Item:
-    query, question = raw.get("query", raw.get("SQL")), raw.get("question")
-    if not isinstance(query, str) or not isinstance(question, str):
+    # In Spider `sql` is the parsed query, no text.
+    query = next((text for name in _QUERIES if isinstance(text := raw.get(name), str)), None)
+    question = raw.get("question")
+    if query is None or not isinstance(question, str):
         raise ConfigError(
             f"{where} needs texts under 'question' and 'query' (or 'SQL'); "
             f"it has {', '.join(sorted(map(str, raw)))}."
@@ -68,7 +75,10 @@ def _item(
 def _database(questions: Path, databases: Path | None, name: str) -> Path:
     if databases is not None and databases.is_file():
         return databases
-    folders = [databases] if databases is not None else [questions.parent / folder for folder in _FOLDERS]
+    near = (questions.parent, questions.resolve().parent.parent)
+    folders = (
+        [databases] if databases is not None else [place / folder for place in near for folder in _FOLDERS]
+    )
     tried = [
         folder / place
         for folder in folders

@@ -14,6 +14,7 @@ from agentrl_envs.textworld.settings import (
     Grammar,
     TreasureHunter,
 )
+from agentrl_envs.textworld.walker import Planned
 
 __all__ = [
     "CoinCollector",
@@ -22,6 +23,7 @@ __all__ = [
     "Files",
     "Game",
     "Grammar",
+    "Planned",
     "Reader",
     "TextWorldEnv",
     "TreasureHunter",

@@ -11,7 +11,7 @@ from agentrl.errors import ConfigError, EnvironmentUsageError
 from agentrl.world.env import Task, TextEnv
 from agentrl.world.protocol import PlainText
 from agentrl_envs.textworld.expert import WalkthroughExpert
-from agentrl_envs.textworld.reader import Reader, spelled_out
+from agentrl_envs.textworld.players import has_player, player_of
 from agentrl_envs.textworld.session import Mark, Session
 from agentrl_envs.textworld.settings import SPLITS, Files, game_of
 from agentrl_envs.textworld.shelves import GivenGames, MadeGames
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from agentrl.world.env import StepResult
+    from agentrl_envs.textworld.reader import Reader
     from agentrl_envs.textworld.settings import Source
     from agentrl_envs.textworld.shelves import Shelf
+    from agentrl_envs.textworld.walker import Planned
 
 _NOT_EPISODE: Final = frozenset({
     "_session", "_shelf", "observation_space", "action_space", "protocol", "toolbox", "render_mode",
@@ -59,8 +61,8 @@ class TextWorldEnv(TextEnv):
         settings: fields of the family when `game` is a name.
         max_steps: commands before the episode is truncated, refused ones included.
         reward: `"win"`: 1.0 for winning; `"score"`: the game's score, normalised to sum to 1.0 on a win.
-        expert: "walkthrough", which knows the game's file; or "texts", a player that does what the objective
-            spells out and sees no more than an agent (see `Reader`).
+        expert: "walkthrough", which knows the game's file; or "texts", a player that sees no more than an
+            agent: it does what the objective spells out (`Reader`), looks for the coin, or cooks (`Planned`).
         train_games, valid_games: number of games in `train` and in each of the two other splits, of those
             made here.
         folder: cache of compiled games, 410 kB each; default `$XDG_CACHE_HOME/agentrl/textworld`.
@@ -98,10 +100,10 @@ class TextWorldEnv(TextEnv):
         self.protocol = PlainText()
         self.game = game_of(game, settings)
         self._reads = expert == "texts"
-        if self._reads and not spelled_out(self.game):
+        if self._reads and not has_player(self.game):
             raise ConfigError(
-                f"expert 'texts' does what an objective spells out, and those of {self.game} do not; take "
-                "Custom games whose grammar has neither only_last_action nor blend_instructions nor "
+                f"expert 'texts' does what an objective spells out, and those of {self.game} do not; take a "
+                "grammar that has neither only_last_action nor blend_instructions nor "
                 "ambiguous_instructions, or expert 'walkthrough'."
             )
         self.max_steps = max_steps
@@ -190,10 +192,10 @@ class TextWorldEnv(TextEnv):
         """Return the commands that would do something now. For checks and random play only."""
         return None if self._phase == "new" else self._session.commands()
 
-    def expert(self, observation: str) -> WalkthroughExpert | Reader | None:
+    def expert(self, observation: str) -> WalkthroughExpert | Planned | Reader | None:
         """Return the player of the task: of its walkthrough, if it has one (privileged), or of texts."""
         if self._reads:
-            return Reader(observation)
+            return player_of(self.game, observation)
         known = self._phase != "new" and self._session.walkthrough
         return WalkthroughExpert.for_env(self) if known else None
 

@@ -1,8 +1,8 @@
 """A player that sees texts only: it does what the objective spells out, step by step.
 
-TextWorld words the objective of a `Custom` game as one instruction for each command, unless its grammar says
-`only_last_action`, `blend_instructions` or `ambiguous_instructions`. Each one is read with the patterns
-below; where it leaves the key open, those in the inventory are tried.
+TextWorld words the objective of a `Custom` or `TreasureHunter` game as one instruction for each command,
+unless its grammar says `only_last_action`, `blend_instructions` or `ambiguous_instructions`. Each one is read
+with the patterns below; where it leaves the key open, those in the inventory are tried.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from agentrl_envs.textworld.settings import Custom, Files
+from agentrl_envs.textworld.settings import Custom, Files, TreasureHunter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ def spelled_out(game: Source) -> bool:
         return True
     grammar = game.grammar
     vague = grammar.only_last_action or grammar.blend_instructions or grammar.ambiguous_instructions
-    return isinstance(game, Custom) and not vague
+    return isinstance(game, Custom | TreasureHunter) and not vague
 
 
 def instructions(objective: str) -> Iterator[tuple[str, ...]]:

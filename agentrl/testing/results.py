@@ -1,0 +1,73 @@
+"""Whether `reset` and `step` return what they must."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from agentrl.testing.report import Finding
+from agentrl.trajectory import ToolCall, TurnKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from agentrl.world.env import TextEnv
+
+_INFO_TYPES: Final[Mapping[str, type]] = {
+    "success": bool,
+    "valid": bool,
+    "turn_kind": TurnKind,
+    "tool_calls": tuple,
+    "domain": str,
+    "task_type": str,
+}
+
+
+def wrong_types(where: str, observation: object, info: object) -> Iterator[Finding]:
+    """What is wrong with an observation and an info; `where` says of which call."""
+    if not isinstance(observation, str):
+        yield Finding(
+            "error", "types", f"{where}: the observation must be str; got {type(observation).__name__}"
+        )
+    if not isinstance(info, dict):
+        yield Finding("error", "types", f"{where}: info must be a dict; got {type(info).__name__}")
+        return
+    for name, expected in _INFO_TYPES.items():
+        if name in info and not isinstance(info[name], expected):
+            text = f"info[{name!r}] must be {expected.__name__}; got {type(info[name]).__name__}"
+            yield Finding("error", "types", f"{where}: {text}")
+    calls = info.get("tool_calls", ())
+    if isinstance(calls, tuple) and not all(isinstance(call, ToolCall) for call in calls):
+        yield Finding("error", "types", f"{where}: info['tool_calls'] must hold ToolCall only")
+    for name in ("rewards", "metrics"):
+        values = info.get(name, {})
+        if not isinstance(values, dict) or not all(_finite(value) for value in values.values()):
+            yield Finding("error", "types", f"{where}: info[{name!r}] must map names to finite numbers")
+
+
+def wrong_numbers(
+    env: TextEnv, turn: int, reward: object, terminated: object, truncated: object
+) -> Iterator[Finding]:
+    """What is wrong with the reward and the two flags of a step."""
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        if not isinstance(flag, bool):
+            yield Finding("error", "types", f"step {turn}: {name} must be bool; got {type(flag).__name__}")
+    if not _finite(reward):
+        yield Finding("error", "types", f"step {turn}: the reward must be a finite number; got {reward!r}")
+        return
+    least, most = env.reward_range or (-1.0, 1.0)
+    if least <= float(str(reward)) <= most:
+        return
+    if env.reward_range is None:
+        text = f"the reward {reward} is outside of -1 to 1; set reward_range on the class if it is meant"
+        yield Finding("warning", "types", f"step {turn}: {text}")
+    else:
+        yield Finding("error", "types", f"step {turn}: the reward {reward} is outside of {(least, most)}")
+
+
+def _finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return math.isfinite(value)
