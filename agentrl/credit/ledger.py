@@ -85,11 +85,11 @@ class Ledger:
             for row, name in enumerate(names)
         }
         roles = {**self.roles, **self._roles_after(batch)}
-        means = self.means
+        past = self.means
         if batch.num_trajectories:
-            means = (*means, float(batch.episode_reward.mean(dtype=np.float64)))[-WINDOW:]
+            past = (*past, float(batch.episode_reward.mean(dtype=np.float64)))[-WINDOW:]
         return replace(
-            self, batches=self.batches + 1, tasks={**self.tasks, **updated}, roles=roles, means=means
+            self, batches=self.batches + 1, tasks={**self.tasks, **updated}, roles=roles, means=past
         )
 
     def _after(self, task: str, new: TaskRecord) -> TaskRecord:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Index: TypeAlias = NDArray[np.int64]
 Tokens: TypeAlias = NDArray[np.integer]
+Entropy: TypeAlias = Literal["none", "measured", "differentiable"]
 
 
 class Layout(Protocol):
@@ -129,7 +130,7 @@ def predict(
     layout: Layout,
     *,
     temperature: float = 1.0,
-    entropy: Literal["none", "measured", "differentiable"] = "none",
+    entropy: Entropy = "none",
     vocabulary: bool = False,
 ) -> Predicted:
     """Return the log-probability of every target under `model` at `temperature`.
@@ -138,7 +139,20 @@ def predict(
         entropy: whether entropies are returned, and whether gradient flows through them.
         vocabulary: whether means over the vocabulary are returned.
     """
-    logits = _logits(model, layout).float()
+    said = logits_of(model, layout)
+    return predicted(said, layout, temperature=temperature, entropy=entropy, vocabulary=vocabulary)
+
+
+def predicted(
+    said: torch.Tensor,
+    layout: Layout,
+    *,
+    temperature: float = 1.0,
+    entropy: Entropy = "none",
+    vocabulary: bool = False,
+) -> Predicted:
+    """Return what (U, V) logits say of the targets of a layout; see `predict`."""
+    logits = said.float()
     if temperature != 1.0:
         logits = logits / temperature
     every = torch.log_softmax(logits, dim=-1)
@@ -151,7 +165,8 @@ def predict(
     return Predicted(chosen, -(spread.exp() * spread).sum(1)[source], average)
 
 
-def _logits(model: PreTrainedModel, layout: Layout) -> torch.Tensor:
+def logits_of(model: PreTrainedModel, layout: Layout) -> torch.Tensor:
+    """(U, V) what a model says at the places of a layout that predict."""
     head = plain_head(model)
     if head is None:
         return layout.logits(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agentrl.errors import AlgorithmError
 from agentrl.learn.gradient import flat_weights, put_gradient
@@ -13,6 +13,26 @@ if TYPE_CHECKING:
     import torch
 
     from agentrl.learn.optimizer import Optimizer
+
+
+class Learns(Protocol):
+    """A model that takes optimizer steps: in this process, or on those of torchrun."""
+
+    def step(self, gradient: torch.Tensor, progress: float) -> dict[str, float]:
+        """Take one optimizer step and return its figures; see `Learner.step`."""
+        ...
+
+    def weights(self) -> torch.Tensor | None:
+        """(P,) the current weights; None where every process has them already."""
+        ...
+
+    def state(self) -> dict[str, object]:
+        """Return what a checkpoint needs besides the model's weights."""
+        ...
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Continue from `state`."""
+        ...
 
 
 @dataclass
@@ -46,12 +66,18 @@ class Learner:
         """
         norm = float(gradient.norm())
         if not math.isfinite(norm):
-            self._skip()
-            return {"grad_norm": float("nan"), "skipped_steps": float(self.skipped)}
+            return self._skip()
+        scale = self._scale(norm)
+        put_gradient(self.model, gradient if scale == 1.0 else gradient * scale)
+        return self._advance(norm, progress)
+
+    def _scale(self, norm: float) -> float:
+        """What a gradient is multiplied by, so that its norm keeps within the limit."""
         limit = self.optimizer.max_grad_norm
-        if limit is not None and norm > limit:
-            gradient = gradient * (limit / norm)
-        put_gradient(self.model, gradient)
+        return 1.0 if limit is None or norm <= limit else limit / norm
+
+    def _advance(self, norm: float, progress: float) -> dict[str, float]:
+        """Step on the gradients that the parameters hold."""
         self.optimizer.set_progress(self._built, progress)
         for optimizer in self._built:
             optimizer.step()
@@ -61,7 +87,7 @@ class Learner:
         rate = self._built[-1].param_groups[0]["lr"]
         return {"grad_norm": norm, "learning_rate": float(rate), "skipped_steps": float(self.skipped)}
 
-    def _skip(self) -> None:
+    def _skip(self) -> dict[str, float]:
         self.skipped += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row > self.most_skipped:
@@ -69,6 +95,7 @@ class Learner:
                 f"{self._skipped_in_a_row} gradients in a row were not finite. Lower the learning rate, "
                 "check the rewards, or continue from an earlier checkpoint."
             )
+        return {"grad_norm": float("nan"), "skipped_steps": float(self.skipped)}
 
     def weights(self) -> torch.Tensor:
         """(P,) the current weights."""
@@ -77,11 +104,14 @@ class Learner:
     def state(self) -> dict[str, object]:
         """Return what a checkpoint needs besides the model's weights."""
         return {
-            "optimizers": [optimizer.state_dict() for optimizer in self._built],
+            "optimizers": self._optimizer_states(),
             "version": self.version,
             "skipped": self.skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
         }
+
+    def _optimizer_states(self) -> list[dict[str, object]]:
+        return [optimizer.state_dict() for optimizer in self._built]
 
     def restore(self, state: dict[str, object]) -> None:
         """Continue from `state`."""

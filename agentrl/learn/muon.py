@@ -2,7 +2,8 @@
 
 `torch.optim.Muon` orthogonalises in bfloat16, one matrix at a time; on a CPU without bfloat16 units that took
 ten times as long as this and 40 % of a training step. Rule: Jordan et al. 2024 (Newton-Schulz of degree five,
-Nesterov momentum), learning rates scaled by sqrt(max(1, rows / columns)) as there.
+Nesterov momentum), learning rates scaled by sqrt(max(1, rows / columns)) as there. Where a matrix lies on
+many processes, its momentum is gathered and each of them orthogonalises the whole.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import torch
+
+from agentrl.learn.spread import part_for, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,12 +52,13 @@ class BatchedMuon(torch.optim.Optimizer):
                 self._step(matrices, group)
 
     def _step(self, matrices: list[torch.nn.Parameter], group: dict[str, float]) -> None:
-        updates = torch.stack([self._momentum(matrix, group["momentum"]) for matrix in matrices])
+        updates = torch.stack([whole(self._momentum(matrix, group["momentum"])) for matrix in matrices])
         directions = orthogonalise(updates, int(group["iterations"]))
         rows, columns = matrices[0].shape
         rate = group["lr"] * max(1.0, rows / columns) ** 0.5
         for matrix, direction in zip(matrices, directions, strict=True):
-            matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-rate)
+            own = part_for(direction, matrix)
+            matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(own, alpha=-rate)
 
     def _momentum(self, matrix: torch.nn.Parameter, momentum: float) -> torch.Tensor:
         gradient = matrix.grad

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +17,8 @@ from agentrl.learn.gradient import load_flat
 from agentrl.learn.learner import Learner
 from agentrl.plan import groups_of
 from agentrl.policy.load import load_model, load_weights, save_model
-from agentrl.run.crew import Crew, Recipe
+from agentrl.run.crew import Recipe
+from agentrl.run.ranks import crew_of
 from agentrl.run.start import demonstrations_of, make_start
 from agentrl.run.state import RunState
 from agentrl.trajectory.store import JournalWriter, read_journal
@@ -32,13 +33,16 @@ if TYPE_CHECKING:
 
     from agentrl.learn.algorithm import Algorithm
     from agentrl.learn.checkpoint import Found
+    from agentrl.learn.learner import Learns
     from agentrl.learn.optimizer import Optimizer
     from agentrl.learn.supervised import Example
     from agentrl.plan import Group
     from agentrl.policy.render import Renderer
+    from agentrl.run.crew import Crew
     from agentrl.run.directory import RunDirectory
     from agentrl.run.progress import Progress
     from agentrl.run.settings import TrainSettings
+    from agentrl.run.torchrun import Ranks
     from agentrl.trajectory import Invalid, Trajectory
     from agentrl.trajectory.batch import Column
 
@@ -49,6 +53,7 @@ GROWING = ("metrics.jsonl", "samples.jsonl", JOURNAL)
 
 
 STOPPING = b"Stopping after this step; once more (Ctrl-C) stops at once.\n"
+STOPPING_RANKS = b"Stopping after this step, if it ends before torchrun's patience does.\n"
 
 
 class Interrupted(Exception):  # control flow: the run stopped where it can be resumed
@@ -73,7 +78,7 @@ class Bench:
     progress: Progress
     examples: list[Example]
     state: RunState = field(default_factory=RunState)
-    learner: Learner | None = None
+    learner: Learns | None = None
     critic: Learner | None = None
     columns: tuple[Column, ...] = ()
     stopping: bool = False
@@ -93,7 +98,7 @@ class Bench:
 
     def begin(self, phase: str, optimizer: Optimizer, most_skipped: int = 20) -> int:
         """Enter a phase with a fresh optimizer, or with the restored one; return the steps already done."""
-        self.learner = Learner(self.model, optimizer, most_skipped)
+        self.learner = self.crew.learner(self.model, optimizer, most_skipped)
         critic = self.algorithm.critic if phase == "rl" else None
         self.critic = Learner(critic.build(self.model), critic.optimizer, most_skipped) if critic else None
         if self.state.phase != phase:
@@ -185,6 +190,18 @@ class Bench:
             (name for name in found if name.rpartition("-")[2].isdigit()), key=_progress, reverse=True
         )
 
+    def _named(self) -> list[str]:
+        """Checkpoints under a name, such as "best", the one with the most progress first."""
+        progress: dict[str, tuple[int, int]] = {}
+        for path in self.directory.checkpoints.glob("[!0-9.]*/state.json"):
+            with suppress(RunDirectoryError):
+                progress[path.parent.name] = _progress(RunState.read(path).name)
+        return sorted(
+            (name for name in progress if not name.startswith("damaged-")),
+            key=progress.__getitem__,
+            reverse=True,
+        )
+
     def restore(self) -> tuple[str, ...]:
         """Go back to the newest whole checkpoint; return the names of damaged ones that were passed over."""
         import torch
@@ -192,6 +209,8 @@ class Bench:
         clean(self.directory.checkpoints)
         found = newest(self.directory.checkpoints, self._names())
         set_aside(self.directory.checkpoints, found.damaged)
+        if found.path is None:
+            found = replace(found, path=newest(self.directory.checkpoints, self._named()).path)
         if found.damaged:
             _logger.warning("%s", _passed_over(found, self.directory))
         if found.path is None:
@@ -248,8 +267,13 @@ def open_bench(
     progress: Progress,
     *,
     resume: bool,
+    ranks: Ranks | None = None,
 ) -> Generator[Bench]:
-    """Build the workbench, continue from a checkpoint if asked to, and clear up at the end."""
+    """Build the workbench, continue from a checkpoint if asked to, and clear up at the end.
+
+    Args:
+        ranks: the processes of torchrun, which take the place of `settings.processes`.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -268,25 +292,31 @@ def open_bench(
         for item in demonstrations
         for example in examples_of(item, renderer, observation_weight=weight, observation_tokens=limit)
     ]
-    with Crew(recipe, model, renderer, settings.shards, settings.processes) as crew:
+    with crew_of(recipe, model, renderer, settings, ranks) as crew:
         bench = Bench(settings, algorithm, directory, model, renderer, crew, progress, examples)
         if resume:
             bench.restore()
-        with _signals(bench), closing(bench):
+        with _signals(bench, insisting=ranks is None), closing(bench):
             yield bench
 
 
 @contextmanager
-def _signals(bench: Bench) -> Generator[None]:
-    """Let SIGINT and SIGTERM stop the run after the current step; a second signal stops it at once."""
+def _signals(bench: Bench, *, insisting: bool) -> Generator[None]:
+    """Let SIGINT and SIGTERM stop the run after the current step; a second signal stops it at once.
+
+    Args:
+        insisting: whether a second signal does. torchrun sends its own after that of the terminal, and ends
+            what has not stopped after its `--shutdown-timeout`.
+    """
 
     def handle(number: int, _: FrameType | None) -> None:
-        if bench.stopping:
+        if bench.stopping and insisting:
             raise KeyboardInterrupt
         del number
+        if not bench.stopping:
+            # print() may be what the signal interrupted.
+            os.write(2, STOPPING if insisting else STOPPING_RANKS)
         bench.stopping = True
-        # print() may be what the signal interrupted.
-        os.write(2, STOPPING)
 
     try:
         before = {name: signal.signal(name, handle) for name in (signal.SIGINT, signal.SIGTERM)}

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from agentrl.learn.gradient import Reader
+    from agentrl.learn.learner import Learns
+    from agentrl.learn.optimizer import Optimizer
     from agentrl.policy.render import Renderer
     from agentrl.rollout.memory import Memory
     from agentrl.run.settings import EnvironmentSettings, LimitSettings, ModelSettings
@@ -72,20 +75,19 @@ class Crew:
     shards: int = 2
     processes: int = 2
     patience: float = 900.0
-    _own: dict[int, Shard] = field(init=False, repr=False, default_factory=dict[int, Shard])
+    _own: Shards = field(init=False, repr=False)
     _helpers: list[Helper] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._own = Shards(self.recipe, self.model, self.renderer)
         self.processes = min(self.processes, self.shards)
         self._helpers = [Helper(self.recipe) for _ in range(self.processes - 1)]
 
-    def _shard(self, number: int) -> Shard:
-        if number not in self._own:
-            recipe = self.recipe
-            self._own[number] = Shard(
-                recipe.environment, recipe.limits, self.model, self.renderer, recipe.shape, recipe.memory
-            )
-        return self._own[number]
+    def learner(self, model: PreTrainedModel, optimizer: Optimizer, most_skipped: int = 20) -> Learns:
+        """Return what steps the model with the gradients of the shards."""
+        from agentrl.learn.learner import Learner
+
+        return Learner(model, optimizer, most_skipped)
 
     def run(self, jobs: Sequence[Job[Result_co]], weights: torch.Tensor | None = None) -> list[Result_co]:
         """Do job k on shard k, and return the results in that order.
@@ -99,7 +101,7 @@ class Crew:
         shares = self._shares(len(jobs))
         for helper, share in zip(self._helpers, shares[1:], strict=True):
             helper.send(weights, [(number, jobs[number]) for number in share])
-        done: dict[int, Result_co] = {number: jobs[number](self._shard(number)) for number in shares[0]}
+        done: dict[int, Result_co] = {number: jobs[number](self._own[number]) for number in shares[0]}
         for helper, share in zip(self._helpers, shares[1:], strict=True):
             done.update(zip(share, cast("list[Result_co]", helper.receive(self.patience)), strict=True))
         return [done[number] for number in range(len(jobs))]
@@ -110,21 +112,21 @@ class Crew:
     @property
     def protocol(self) -> WorldProtocol:
         """How the world's turns are written."""
-        return self._shard(0).protocol
+        return self._own[0].protocol
 
     @property
     def schemas(self) -> tuple[Mapping[str, object], ...]:
         """Of the world's tools, where a chat template lists them."""
-        return self._shard(0).schemas
+        return self._own[0].schemas
 
     @property
     def reward_names(self) -> tuple[str, ...]:
         """The components of the reward that the world declares."""
-        return self._shard(0).reward_names
+        return self._own[0].reward_names
 
     def num_tasks(self, split: str) -> int | None:
         """Return the number of tasks of a split of the environment."""
-        return self._shard(0).num_tasks(split)
+        return self._own[0].num_tasks(split)
 
     @property
     def cpu_seconds(self) -> float:
@@ -135,8 +137,7 @@ class Crew:
         """End the helper processes and close the environments."""
         for helper in self._helpers:
             helper.close()
-        for shard in self._own.values():
-            shard.close()
+        self._own.close()
 
     def __enter__(self) -> Self:
         return self
@@ -214,7 +215,7 @@ class Helper:
         results, error, seconds = answer
         self.cpu_seconds = self._past + seconds
         if error is not None:
-            raise _revived(*error)
+            raise revived(*error)
         return results
 
     def _answer(self, patience: float) -> Answer | None:
@@ -279,8 +280,8 @@ def ignore_interrupts() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _revived(kind: type[Exception], message: str) -> Exception:
-    """An error of a helper as itself; its class may ask for other arguments than its message."""
+def revived(kind: type[Exception], message: str) -> Exception:
+    """Return an error of another process as itself; its class may ask for other arguments."""
     error = kind.__new__(kind, message)
     error.args = (message,)
     return error
@@ -290,7 +291,7 @@ def _serve(connection: Connection, recipe: Recipe) -> None:
     """The helper's life: build shards when first asked, answer until the other end goes away."""
     ignore_interrupts()
     os.environ["OMP_NUM_THREADS"] = "1"
-    shards = _Shards(recipe)
+    shards = Shards(recipe)
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             weights = connection.recv_bytes()
@@ -299,7 +300,7 @@ def _serve(connection: Connection, recipe: Recipe) -> None:
             connection.send_bytes(_do(shards, weights, connection.recv_bytes()))
 
 
-def _do(shards: _Shards, weights: bytes, work: bytes) -> bytes:
+def _do(shards: Shards, weights: bytes, work: bytes) -> bytes:
     try:
         fresh = pickle.loads(weights)  # noqa: S301  # from our own parent
         if fresh is not None:
@@ -314,17 +315,30 @@ def _do(shards: _Shards, weights: bytes, work: bytes) -> bytes:
         )
 
 
-class _Shards:
-    """The shards of a helper process, built when first used, on one model."""
+class Shards:
+    """The shards of a process, built when first used, on one model: the given one or that of the recipe."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(
+        self, recipe: Recipe, model: PreTrainedModel | None = None, renderer: Renderer | None = None
+    ) -> None:
         self.recipe = recipe
         self._built: dict[int, Shard] = {}
-        self._model: PreTrainedModel | None = None
-        self._renderer: Renderer | None = None
+        self._model = model
+        self._renderer = renderer
+        self._reader: Reader | None = None
+
+    def model(self) -> PreTrainedModel | None:
+        """The model of all shards, loaded when first needed, so that what goes wrong is an answer."""
+        self._load_model()
+        return self._model
+
+    def read_by(self, reader: Reader) -> None:
+        """Differentiate with another reader than the model itself."""
+        self._reader = reader
+        for shard in self._built.values():
+            shard.reader = reader
 
     def _load_model(self) -> None:
-        """Load the model when first needed, so that what goes wrong is an answer and not a death."""
         if self._model is not None or self.recipe.model_folder is None:
             return
         import torch
@@ -344,9 +358,16 @@ class _Shards:
             self._built[number] = Shard(
                 recipe.environment, recipe.limits, self._model, self._renderer, recipe.shape, recipe.memory
             )
+            self._built[number].reader = self._reader
         return self._built[number]
 
+    def close(self) -> None:
+        """Close the environments."""
+        for shard in self._built.values():
+            shard.close()
+
     def load(self, weights: object) -> None:
+        """Put (P,) flat weights into the model."""
         import numpy as np
         import torch
 

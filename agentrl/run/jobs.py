@@ -156,7 +156,7 @@ def _grow_on(crew: Crew, task: Task, weights: torch.Tensor | None) -> list[Traje
 
 
 def supervised_on(
-    crew: Crew, examples: Sequence[Example], weights: torch.Tensor, micro_tokens: int
+    crew: Crew, examples: Sequence[Example], weights: torch.Tensor | None, micro_tokens: int
 ) -> list[SupervisedGradient]:
     """Differentiate demonstrations on every shard; the gradients add up."""
     from agentrl.learn.supervised import total_weight
@@ -166,7 +166,7 @@ def supervised_on(
     return crew.run([SupervisedShare(share, weight, micro_tokens) for share in shares], weights)
 
 
-def policy_on(crew: Crew, share: PolicyShare, weights: torch.Tensor) -> list[PolicyGradient]:
+def policy_on(crew: Crew, share: PolicyShare, weights: torch.Tensor | None) -> list[PolicyGradient]:
     """Differentiate the streams of `share` on every shard; the gradients add up."""
     light = replace(share, batch=_light(share.batch), credit=replace(share.credit, parts={}))
     cuts = _cut(crew, share.batch, share.streams)

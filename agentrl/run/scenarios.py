@@ -23,6 +23,12 @@ def find(given: Path | str) -> Path:
     path = Path(given)
     if path.is_file():
         return path
+    if path.is_dir():
+        held = ", ".join(file.name for file in sorted(path.glob("*.toml"))[:8])
+        raise ConfigError(
+            f"{str(given)!r} is a folder, and settings are a TOML file. "
+            + (f"Name one of those in it: {held}." if held else "It holds none.")
+        )
     name = path.as_posix().removeprefix("scenarios/").removesuffix(".toml")
     for root in roots():
         if (root / f"{name}.toml").is_file():

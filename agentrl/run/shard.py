@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from agentrl.learn.algorithm import Algorithm, Credit
     from agentrl.learn.belief import Answers
     from agentrl.learn.forward import Index
-    from agentrl.learn.gradient import PolicyGradient, SupervisedGradient
+    from agentrl.learn.gradient import PolicyGradient, Reader, SupervisedGradient
     from agentrl.learn.probes import Measured
     from agentrl.learn.supervised import Example
     from agentrl.learn.value import ValueModel
@@ -79,6 +79,9 @@ class Shard:
         environment, limits: the world and its bounds.
         model: the policy's model, shared with other shards of this process; None for scripted players only.
         memory: what of its past the model is shown.
+
+    Attributes:
+        reader: whom gradients are taken through, by default the model.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Shard:
         )
         self.stock = Stock(lambda: make(environment.id, **environment.kwargs))
         self.model = model
+        self.reader: Reader | None = None
         self._reference: tuple[Path, PreTrainedModel] | None = None
         self._critic: ValueModel | None = None
         self.policy: HfPolicy | None = None
@@ -164,7 +168,7 @@ class Shard:
 
         inputs = prepare(algorithm, batch, credit, minibatch)
         return policy_gradient(
-            self._model(), algorithm, batch, inputs, streams,
+            self.reader or self._model(), algorithm, batch, inputs, streams,
             micro_tokens=micro_tokens, temperature=temperature,
         )  # fmt: skip
 
@@ -217,7 +221,7 @@ class Shard:
         from agentrl.learn.gradient import supervised_gradient
 
         return supervised_gradient(
-            self._model(), examples, total_weight=total_weight, micro_tokens=micro_tokens
+            self.reader or self._model(), examples, total_weight=total_weight, micro_tokens=micro_tokens
         )
 
     def num_tasks(self, split: str) -> int | None:

@@ -92,7 +92,7 @@ def supervise(bench: Bench, phase: str, budget: Allowance) -> None:
 
 def _step(
     bench: Bench, chosen: list[int], step: int, budget: Allowance, phase: str
-) -> tuple[dict[str, float], torch.Tensor]:
+) -> tuple[dict[str, float], torch.Tensor | None]:
     learner = bench.learner
     if learner is None:
         raise RuntimeError("supervise() begins its phase first")  # a defect of this module

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from agentrl.config import load
 from agentrl.credit.reward import Component, Sum
@@ -14,12 +15,14 @@ from agentrl.rollout import assign_groups, complete_groups
 from agentrl.run.bench import Bench, open_bench
 from agentrl.run.beside import Beside
 from agentrl.run.check import check_algorithm, check_splits, columns_read
+from agentrl.run.crew import revived
 from agentrl.run.curve import write_point
 from agentrl.run.directory import RunDirectory, free_directory
 from agentrl.run.draw import check_plan
 from agentrl.run.jobs import collect_on
 from agentrl.run.judge import interval_row, judge
 from agentrl.run.progress import SilentProgress
+from agentrl.run.ranks import follow
 from agentrl.run.reinforce import reinforce
 from agentrl.run.settings import TrainSettings
 from agentrl.run.shard import Task
@@ -27,6 +30,7 @@ from agentrl.run.slots import with_slots
 from agentrl.run.start import warm_start_folder
 from agentrl.run.statistics import paired_difference
 from agentrl.run.supervise import ENDLESS, Budget, optimizer_of, supervise
+from agentrl.run.torchrun import Failure, check_ranks, follows, join, lead, under_torchrun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from agentrl.learn.algorithm import Algorithm
     from agentrl.run.judge import Verdict
     from agentrl.run.progress import Progress
+    from agentrl.run.torchrun import Ranks
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ def train(
 ) -> Run:
     """Train an agent and write its run directory.
 
+    Under torchrun all its processes work on the one run, and the first writes it (docs/scaling.md).
+
     Args:
         settings: settings, or a TOML file of them; `overrides`: "section.name=value" on top of a file.
         algorithm: a value of your own instead of the recipe that `settings.rl.algorithm` names.
@@ -71,6 +78,38 @@ def train(
     """
     if not isinstance(settings, TrainSettings):
         settings = load(TrainSettings, find_scenario(settings), overrides)
+    work = partial(
+        _train, settings, algorithm, out, progress or SilentProgress(),
+        resume=resume, accept_changes=accept_changes,
+    )  # fmt: skip
+    if not under_torchrun():
+        return work()
+    if follows():
+        return _followed()
+    ranks = join()
+    return lead(ranks, partial(work, ranks=ranks))
+
+
+def _followed() -> Run:
+    """Follow the leading process of torchrun, and return or raise what it does."""
+    outcome = follow().outcome
+    if isinstance(outcome, Failure):
+        raise revived(outcome.kind, outcome.message)
+    return cast("Run", outcome)
+
+
+def _train(
+    settings: TrainSettings,
+    algorithm: Algorithm | None,
+    out: Path | None,
+    progress: Progress,
+    *,
+    resume: bool,
+    accept_changes: bool,
+    ranks: Ranks | None = None,
+) -> Run:
+    if ranks is not None:
+        check_ranks(settings, ranks.size)
     algorithm = _in_effect(algorithm or get(settings.rl.algorithm), settings)
     check_algorithm(algorithm, settings)
     check_splits(settings)
@@ -81,8 +120,8 @@ def train(
     )
     with (
         directory.held(),
-        progress or SilentProgress() as shown,
-        open_bench(settings, algorithm, directory, shown, resume=resume) as bench,
+        progress as shown,
+        open_bench(settings, algorithm, directory, shown, resume=resume, ranks=ranks) as bench,
     ):
         return _phases(bench)
 

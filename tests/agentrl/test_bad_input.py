@@ -90,6 +90,13 @@ def test_broken_toml_is_named_with_its_line(said: Said, tmp_path: Path) -> None:
     assert "line 2" in text
 
 
+def test_a_folder_given_as_settings_names_the_files_in_it(said: Said, tmp_path: Path) -> None:
+    assert "It holds none." in said(["train", str(tmp_path)], BAD_INPUT)
+    (tmp_path / "mine.toml").touch()
+    assert "is a folder, and settings are a TOML file" in said(["train", str(tmp_path)], BAD_INPUT)
+    assert "Name one of those in it: mine.toml." in said(["eval", str(tmp_path)], BAD_INPUT)
+
+
 def test_a_wrong_type_and_an_unknown_setting_are_named_with_their_lines(said: Said, tmp_path: Path) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text('[environment]\nid = "agentrl/Household-v0"\n[rl]\nsteps = "many"\nmember = 3\n')

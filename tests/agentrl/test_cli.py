@@ -296,6 +296,10 @@ def test_train_sft_eval_compare_report(tmp_path: Path, capsys: Out) -> None:
     assert run(["report", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out / "report.html")
     assert (out / "report.html").exists()
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"torn')
+    assert run(["report", str(out)]) == 0
+    assert f"Left out of the report: 1 damaged line(s) or file(s) of {out}" in capsys.readouterr().err
 
     assert run(["check-template", str(out / "start")]) == 0
     assert "append-only" in capsys.readouterr().out

@@ -333,10 +333,21 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     check(tmp_path, whole)
 
 
-def test_without_a_whole_checkpoint_the_run_starts_again_and_says_so(
+def test_where_no_numbered_checkpoint_is_whole_a_named_one_is_taken(
     tmp_path: Path, whole: Outcome, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in broken_off(tmp_path):
+        (path / "optimizer.pt").unlink()
+    assert (tmp_path / "checkpoints" / "best").exists()
+    resume(tmp_path)
+    assert "continues from best" in caplog.text
+    check(tmp_path, whole)
+
+
+def test_without_a_whole_checkpoint_the_run_starts_again_and_says_so(
+    tmp_path: Path, whole: Outcome, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in [*broken_off(tmp_path), *(tmp_path / "checkpoints").glob("[a-z]*")]:
         (path / "optimizer.pt").unlink()
     resume(tmp_path)
     assert "starts again" in caplog.text

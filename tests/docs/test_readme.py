@@ -66,7 +66,10 @@ def commands() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "command"), commands())
 def test_a_command_that_is_shown_is_understood(page: str, command: str) -> None:
-    program, verb, *rest = command.split()
+    words = command.split()
+    if words[0] == "torchrun":  # --nproc-per-node N -m agentrl VERB ...
+        words = words[words.index("-m") + 1 :]
+    program, verb, *rest = words
     if program == "make":
         assert re.search(rf"^{verb}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"{page}: {command}"
         return

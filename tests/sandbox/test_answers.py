@@ -101,6 +101,11 @@ def test_exact_match(answer: str, gold: str, right: bool) -> None:
         ("anything at all", "!", False),
         ("anything", "The", False),
         ("Vitamin K helps", "K", False),
+        ("It is K", "K", False),
+        ("It is 5", "5", True),
+        ("It is -5", "5", False),
+        ("5 or 6", "5", False),
+        ("There are 15", "5", False),
         # S3
         ("Paris or Rome or Berlin", "Paris", False),
         ("Paris, Rome, Berlin", "Paris", False),
@@ -137,6 +142,9 @@ def test_exact_match(answer: str, gold: str, right: bool) -> None:
         ("She was born in Paris", "Paris", True),
         ("It is Life Is Beautiful", "Life Is Beautiful", True),
         ("The final answer: **Paris**", "Paris", True),
+        ("It is ~~Paris~~", "Paris", False),
+        ("It is ~~Paris~~ Rome", "Rome", True),
+        ("It is ~~Paris", "Paris", True),  # nothing is struck out
         ("paris is rome", "paris", False),
         ("Paris is rome", "rome", False),
         ("I don't believe it is Not Without My Daughter", "Not Without My Daughter", False),

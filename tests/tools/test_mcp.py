@@ -221,7 +221,7 @@ def test_a_call_under_way_ends_when_its_trajectory_is_given_up() -> None:
 
 
 def test_servers_that_do_not_come_up_are_told_apart_by_sentences() -> None:
-    with pytest.raises(EnvironmentFault, match=r"did not come up within 0.5 s"):
+    with pytest.raises(EnvironmentFault, match=r"did not come up within 0.5 s.*by hand"):
         _ = McpTools(raw("silent"), start_seconds=0.5).tools
     with pytest.raises(EnvironmentFault, match=r"no-such-program: No such file"):
         _ = McpTools("no-such-program --port 1").tools

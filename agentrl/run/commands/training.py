@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from agentrl.errors import ConfigError, MissingExtraError
+from agentrl.run.torchrun import follows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ Flag = Annotated[bool, Parameter(negative="")]
 
 INTERRUPTED = 130
 """Exit code of a run that a signal stopped, as a shell gives it."""
+FAILED = 1
+"""Exit code of a process that followed another whose run failed."""
 
 
 def train(
@@ -44,6 +47,8 @@ def train(
         accept_changes: resume although settings differ from those the run was started with.
         as_json: print the summary as JSON; progress goes to standard error.
     """
+    if follows():
+        return _follow()
     if "=" in scenario:
         scenario, overrides = "", (scenario, *overrides)
     if not scenario and resume is None:
@@ -65,6 +70,8 @@ def sft(scenario: str, /, *overrides: str, out: Path | None = None, as_json: Jso
         out: the run directory; by default runs/NAME-sft, or runs/NAME-sft-2, ... where that is taken.
         as_json: print the summary as JSON; progress goes to standard error.
     """
+    if follows():
+        return _follow()
     settings = _settings(scenario, None, (*overrides, "rl.steps=0", "control.enabled=false"))
     settings = settings.model_copy(update={"name": f"{settings.name}-sft"})
     return _train(settings, out, None, accept_changes=False, as_json=as_json, supervised=True)
@@ -78,10 +85,17 @@ def report(run: Path, /) -> None:
     """
     from agentrl.run.directory import RunDirectory
     from agentrl.run.report import write_report
+    from agentrl.run.report.data import read_run
 
     if not RunDirectory(run).started:
         raise ConfigError(f"{run} holds no run.toml, so it is no run directory. Name one that train wrote.")
     print(write_report(run))
+    if lost := read_run(run).unreadable:
+        print(
+            f"Left out of the report: {lost} damaged line(s) or file(s) of {run}. A run that was killed "
+            "leaves a torn last line; resuming it mends that.",
+            file=sys.stderr,
+        )
 
 
 def need_torch(what: str) -> None:
@@ -140,6 +154,19 @@ def _train(
     print(f"Model: {model}")
     print(f"Report: {done.report}")
     return 0
+
+
+def _follow() -> int:
+    """Follow the leading process of torchrun, which says everything, and end with an exit code like its."""
+    need_torch("Training")
+    from agentrl.run.bench import Interrupted
+    from agentrl.run.ranks import follow
+    from agentrl.run.torchrun import Failure
+
+    outcome = follow().outcome
+    if not isinstance(outcome, Failure):
+        return 0
+    return INTERRUPTED if outcome.kind is Interrupted else FAILED
 
 
 def headlines(run: Run) -> list[str]:

@@ -29,6 +29,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_STRUCK = re.compile(r"(?<!~)~~[^~]+~~(?!~)")
 _ARTICLES = {"a", "an", "the"}
 _CLOSED = {"yes", "no", "noanswer"}
 _ALTERNATIVE = re.compile(r"\s+(?:or|and/or)\s+|[,;/|\n]")
@@ -62,8 +63,8 @@ def tokens(text: str) -> tuple[str, ...]:
 
     >>> tokens("The  Beatles’ album, 1.50%")
     ('beatles', 'album', '1.5%')
-    >>> tokens("-5"), tokens("U.S."), tokens("C++"), tokens("The The")
-    (('-5',), ('us',), ('c++',), ('the', 'the'))
+    >>> tokens("-5"), tokens("U.S."), tokens("C++"), tokens("The The"), tokens("~~Rome~~ Paris")
+    (('-5',), ('us',), ('c++',), ('the', 'the'), ('paris',))
     """
     found = tuple(_canonical(item) for item in _TOKEN.findall(_unified(text).casefold()))
     words = tuple(item for item in found if item not in _ARTICLES)
@@ -71,7 +72,8 @@ def tokens(text: str) -> tuple[str, ...]:
 
 
 def _unified(text: str) -> str:
-    return unicodedata.normalize("NFKC", text[:MAX_CHARACTERS]).translate(_DASHES | _INVISIBLE)
+    plain = unicodedata.normalize("NFKC", text[:MAX_CHARACTERS]).translate(_DASHES | _INVISIBLE)
+    return _STRUCK.sub(" ", plain)
 
 
 def _canonical(token: str) -> str:
@@ -121,7 +123,7 @@ def _closed(found: Sequence[str]) -> bool:
 def contains(answer: str, gold: str, *, extra: int = 8) -> bool:
     """Say whether an answer says the gold one, in whole tokens and without offering others.
 
-    Golds of one character, yes and no need an exact match. So does an answer with more than `extra` tokens
+    Golds of one letter, yes and no need an exact match. So does an answer with more than `extra` tokens
     besides, one with a word of denial or a list of alternatives, and one where the gold stands beside
     anything but a plain frame: "WHAT is GOLD", "GOLD is a so", "GOLD is the so of NAME", or words such as "I
     think". One place of a sentence is its answer, so that "Ann is Bob" cannot be right for both, and only a
@@ -139,7 +141,10 @@ def contains(answer: str, gold: str, *, extra: int = 8) -> bool:
     ours, theirs = tokens(answer), tokens(gold)
     if exact_match(answer, gold):
         return True
-    if sum(map(len, theirs)) < 2 or _closed(theirs) or len(ours) > len(theirs) + extra:
+    one_letter = sum(map(len, theirs)) < 2 and not "".join(theirs).isdigit()
+    if one_letter or _closed(theirs):
+        return False
+    if len(ours) > len(theirs) + extra:
         return False
     if _NEGATIONS & set(ours) - set(theirs):
         return False
@@ -256,7 +261,7 @@ class AnswerGrader:
     >>> AnswerGrader()("Ann", ["Bob", "ann"]).verdict
     <Verdict.CORRECT: 'correct'>
     >>> AnswerGrader(partial=True)("Ann Lee", ["Ann"])
-    Grade(verdict=<Verdict.WRONG: 'wrong'>, score=0.6666666666666666, message='')
+    Grade(verdict=<Verdict.WRONG: 'wrong'>, score=0.6666666666666666, message="'Ann Lee' is not 'Ann'")
     """
 
     partial: bool = False
@@ -277,4 +282,6 @@ class AnswerGrader:
         if any(said(answer, gold) for gold in known):
             return Grade(Verdict.CORRECT, 1.0)
         best = max(f1(answer, gold) for gold in known) if self.partial else 0.0
-        return Grade(Verdict.WRONG, best)
+        differs = "does not say" if self.contained else "is not"
+        shown = " or ".join(f"{gold!r:.80}" for gold in known[:4]) + " or another" * (len(known) > 4)
+        return Grade(Verdict.WRONG, best, f"{answer!r:.80} {differs} {shown}")

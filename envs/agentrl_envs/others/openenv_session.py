@@ -84,6 +84,9 @@ class Session:
             return json.loads(socket.recv(timeout=self.seconds))
         except TimeoutError as error:
             raise self.fault(f"did not answer within {self.seconds:g} s") from error
+        except ConnectionRefusedError as error:
+            repair = "Start an OpenEnv server there, or name another address"
+            raise self.fault(f"failed: ConnectionRefusedError: nobody listens there. {repair}") from error
         except (OSError, ValueError, RecursionError, WebSocketException) as error:
             raise self.fault(f"failed: {type(error).__name__}: {error}") from error
 

@@ -118,8 +118,9 @@ class Connection:
             self.close()
             if isinstance(error, Exception):
                 if isinstance(error, TimeoutError):  # ours; the server has said nothing of it
-                    raise self._fault(f"did not come up within {server.start_seconds:g} s") from error
-                raise self._fault("did not come up", error) from error
+                    late = f"did not come up within {server.start_seconds:g} s"
+                    raise self._fault(late, repair=self._repair()) from error
+                raise self._fault("did not come up", error, self._repair()) from error
             raise
 
     def tools(self) -> tuple[Listed, ...]:
@@ -217,12 +218,17 @@ class Connection:
             self.close()
             raise self._fault(f"failed: {what}", error) from error
 
-    def _fault(self, what: str, error: BaseException | None = None) -> Exception:
+    def _repair(self) -> str:
+        if self.server.is_address:
+            return " Check that an MCP server answers at that address."
+        return " Check by hand that the command starts an MCP server on its standard streams, and stays."
+
+    def _fault(self, what: str, error: BaseException | None = None, repair: str = "") -> Exception:
         if isinstance(error, ConfigError):
             return error
         words = "; ".join(part for part in (_cause(error), self._pipe.words()) if part)
         told = f" It says: {words}" if words else ""
-        return EnvironmentFault(f"the MCP server {self.server.name!r} {what}.{told}")
+        return EnvironmentFault(f"the MCP server {self.server.name!r} {what}.{told}{repair}")
 
 
 def _cause(error: BaseException | None) -> str:
