@@ -36,7 +36,8 @@ class Critic:
     trunk: Literal["learns", "stays"] = "learns"
 
     def __post_init__(self) -> None:
-        if self.trunk == "stays" and getattr(self.optimizer, "weight_decay", 0.0):
+        decay: object = getattr(self.optimizer, "weight_decay", 0.0)
+        if self.trunk == "stays" and decay:
             raise AlgorithmError(
                 "a critic whose trunk stays needs an optimizer without weight decay, which would move it; "
                 "give it Critic(AdamW(lr=1e-3, weight_decay=0.0), trunk='stays')."

@@ -131,15 +131,19 @@ def measure(
     answered = segment_sum(said[0, drawn:], start[len(streams) :] - drawn)
     mean = (answered / np.diff(start[len(streams) :])).astype(np.float32)
     beliefs = Beliefs(leaves.turn, leaves.trajectory, mean)
-    return Measured(every.samples(streams), *said[:, :drawn], beliefs)
+    logprob, spread, vocabularies = said[:, :drawn]
+    return Measured(every.samples(streams), logprob, spread, vocabularies, beliefs)
 
 
 def merged(batch: Batch, shares: Sequence[Measured]) -> Measured:
     """Put shares that together cover the batch into the order of its (N,) sampled tokens."""
     questions = [share.beliefs for share in shares] or [no_beliefs()]
+    logprob, spread, vocabularies = np.zeros((3, batch.num_sampled), np.float32)
     whole = Measured(
         np.arange(batch.num_sampled),
-        *np.zeros((3, batch.num_sampled), np.float32),
+        logprob,
+        spread,
+        vocabularies,
         Beliefs(
             np.concatenate([each.turn for each in questions]),
             np.concatenate([each.trajectory for each in questions]),

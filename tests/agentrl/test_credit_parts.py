@@ -253,7 +253,7 @@ class TestLedger:
         for past in ((), (1.0,), (1.0, 1.005)):  # too little, or a plateau
             assert Ledger(means=past).annotate(batch)[IMPROVEMENT][0] == 0
         means = Ledger(means=tuple(float(k) for k in range(8))).record(self.batch).means
-        assert means == (1, 2, 3, 4, 5, 6, 7, pytest.approx(5 / 3))
+        assert means == pytest.approx((1, 2, 3, 4, 5, 6, 7, 5 / 3))
 
     def test_json_round_trip(self) -> None:
         ledger = Ledger().record(self.batch)

@@ -76,12 +76,11 @@ class Endless(WordWorld):
 def test_a_trajectory_that_repeats_itself_stops_early_and_scores() -> None:
     # The first answer meets the task, the others all meet the same reply.
     mumbling = ScriptedPolicy(["a", "no", "no", "no", "no", "no", "no"])
-    limits = {"turns": 7, "repeats": 3}
-    (item,) = valid(collect(Stock(Endless), play(mumbling, **limits), groups(1, 1)))
+    (item,) = valid(collect(Stock(Endless), play(mumbling, turns=7, repeats=3), groups(1, 1)))
     assert [turn.text for turn in item.turns] == ["a", "no", "no", "no"]
     assert (item.stop, item.success, item.truncated) == (StopReason.REPEATED, False, True)
     changing = ScriptedPolicy(["no", "a"] * 4)
-    (item,) = valid(collect(Stock(Endless), play(changing, **limits), groups(1, 1)))
+    (item,) = valid(collect(Stock(Endless), play(changing, turns=7, repeats=3), groups(1, 1)))
     assert (item.stop, len(item.turns)) == (StopReason.MAX_TURNS, 7)
     with pytest.raises(ConfigError, match=r"limits\.repeats is 1"):
         Limits(repeats=1)
