@@ -28,8 +28,8 @@ NAME_PATTERN = r" ?[a-z]+ [0-9]+"
 WORD_PATTERN = r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
 """The usual split of byte-level BPE."""
 
-DIGIT_PATTERN = r"\p{N}"
-"""Digits one by one and without their space, so that a number has the same tokens wherever it stands."""
+NUMBER_PATTERN = r"\p{{N}}{{1,{digits}}}"
+"""Some digits without the space before them, so that a number has the same tokens wherever it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def train_tokenizer(
     vocabulary: int = 1024,
     names: bool = True,
     phrase_share: float = 0.001,
-    single_digits: bool = False,
+    number_digits: int = 0,
 ) -> PreTrainedTokenizerBase:
     """Train a byte-level BPE tokenizer on `texts` with the tokens of the append-only markup.
 
@@ -61,8 +61,10 @@ def train_tokenizer(
         names: keep instance names ("mug 2") whole, so that copying one is a single token.
         phrase_share: what stands between names on a line stays whole where it makes up at least this share
             of all such segments; 1 splits every phrase into words.
-        single_digits: make every digit outside of names and phrases a token of its own, so that a number is
-            copied digit by digit.
+        number_digits: cut numbers outside of names and phrases into pieces of at most so many digits, each
+            one token, without their space: a number then has the same tokens in a sentence and in a program.
+            With 1 it is copied digit by digit, with 2 a number below 100 is one token. 0 treats numbers as
+            words.
 
     Raises:
         MissingExtraError: tokenizers or transformers is not installed.
@@ -73,9 +75,9 @@ def train_tokenizer(
     except ImportError as error:
         raise MissingExtraError("Training a tokenizer", "train") from error
     whole = [re.escape(phrase) for phrase in frequent_phrases(texts, phrase_share)]
-    digits = [DIGIT_PATTERN] if single_digits else []
-    words = WORD_PATTERN.replace(r"| ?\p{N}+", "") if single_digits else WORD_PATTERN
-    pattern = "|".join([*([NAME_PATTERN] if names else []), *whole, *digits, words])
+    numbers = [NUMBER_PATTERN.format(digits=number_digits)] if number_digits else []
+    words = WORD_PATTERN.replace(r"| ?\p{N}+", "") if number_digits else WORD_PATTERN
+    pattern = "|".join([*([NAME_PATTERN] if names else []), *whole, *numbers, words])
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -90,7 +92,8 @@ def train_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    pieces = [f"{number:0{number_digits}d}" for number in range(10**number_digits if number_digits else 0)]
+    tokenizer.train_from_iterator([*texts, *pieces], trainer)
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         tokenizer_object=tokenizer,
         pad_token="<|pad|>",

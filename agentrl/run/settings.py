@@ -66,7 +66,7 @@ class ModelSettings(Settings):
     vocabulary: Count = 1024
     whole_names: bool = True
     phrase_share: Share = 0.001
-    single_digits: bool = False
+    number_digits: Annotated[int, Field(ge=0, le=3)] = 0
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelSettings:

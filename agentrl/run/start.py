@@ -111,7 +111,7 @@ def _fill(settings: TrainSettings, demonstrations: list[Demonstration], folder: 
         vocabulary=shape.vocabulary,
         names=shape.whole_names,
         phrase_share=shape.phrase_share,
-        single_digits=shape.single_digits,
+        number_digits=shape.number_digits,
     )
     size = ModelShape(
         hidden=shape.hidden,

@@ -204,13 +204,21 @@ def digits_of(made: PreTrainedTokenizerBase, text: str) -> list[str]:
     return [piece for piece in made.convert_ids_to_tokens(made.encode(text)) if piece.isdigit()]
 
 
-def test_single_digits_give_a_number_the_same_tokens_wherever_it_stands() -> None:
-    text = "Add 7935 to (7935)."
+def test_a_number_has_the_same_tokens_wherever_it_stands() -> None:
+    text = "Add 79358 to (79358)."
     whole = train_tokenizer([text] * 9, vocabulary=300, names=False, phrase_share=1.0)
-    digits = train_tokenizer([text] * 9, vocabulary=300, names=False, phrase_share=1.0, single_digits=True)
-    assert digits_of(whole, text) == ["7935"]  # the other one has a space: " 7935" is another token
-    assert digits_of(digits, text) == list("79357935")
-    assert digits.decode(digits.encode(text)) == text
+    assert digits_of(whole, text) == ["79358"]  # the other one has a space: " 79358" is another token
+    for digits, pieces in ((1, list("79358")), (2, ["79", "35", "8"])):
+        made = train_tokenizer(
+            [text] * 9, vocabulary=400, names=False, phrase_share=1.0, number_digits=digits
+        )
+        assert digits_of(made, text) == pieces * 2
+        assert made.decode(made.encode(text)) == text
+
+
+def test_every_number_of_so_many_digits_is_a_token_though_the_texts_lack_it() -> None:
+    made = train_tokenizer(["Add 79."] * 9, vocabulary=400, names=False, phrase_share=1.0, number_digits=2)
+    assert all(digits_of(made, f"x{number}") == [str(number)] for number in range(100))
 
 
 def test_the_markup_is_append_only() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -54,11 +55,11 @@ def _play(env: CodeEnv, split: str, index: int) -> tuple[float, dict[str, object
             return reward, info
 
 
-@pytest.mark.parametrize("kind", ["problems", "functions"])
-def test_a_script_that_sees_only_the_text_solves_every_family(kind: str) -> None:
-    env = CodeEnv(kind)  # type: ignore[arg-type]  # of the two
+@pytest.mark.parametrize(("kind", "families"), [("problems", 7), ("functions", 6), ("sums", 8)])
+def test_a_script_that_sees_only_the_text_solves_every_family(kind: str, families: int) -> None:
+    env = CodeEnv(kind)  # type: ignore[arg-type]  # of the three
     first = {env.get_task("valid", index).type: index for index in reversed(range(60))}
-    assert len(first) == (7 if kind == "problems" else 6)
+    assert len(first) == families
 
     for index in first.values():
         reward, info = _play(env, "valid", index)
@@ -95,6 +96,23 @@ def test_tasks_are_the_same_every_time_and_in_one_split_only() -> None:
     assert not texts["train"] & texts["valid"]
     assert not texts["valid"] & texts["test"]
     assert len(texts["train"]) > 280
+
+
+@pytest.mark.parametrize("largest", [9, 30, 99])
+def test_sums_name_small_numbers_and_have_small_answers(largest: int) -> None:
+    for index in range(400):
+        work = drawn("sums", "train", index, largest)
+        assert isinstance(work, Problem)
+        numbers = [int(number) for number in re.findall(r"\d+", work.question)]
+        assert all(2 <= number <= largest for number in numbers)
+        assert 1 <= int(work.answer) <= largest
+    questions = {drawn("sums", "train", index, largest).question for index in range(400)}
+    assert not questions & {drawn("sums", "test", index, largest).question for index in range(400)}
+
+
+def test_instructions_can_be_left_out() -> None:
+    assert "\\boxed{}" in CodeEnv("sums").system_text()
+    assert CodeEnv("sums", instructions=False).system_text() == ""
 
 
 def _splits() -> tuple[str, ...]:
@@ -260,6 +278,7 @@ def test_a_file_that_cannot_be_read_says_where(content: str, says: str, tmp_path
     ("settings", "says"),
     [
         ({"kind": "problem"}, "kind must be one of problems"),
+        ({"kind": "sums", "largest": 8}, "largest must be at least 9; got 8"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
         ({"memory_megabytes": 0}, "memory_megabytes must be at least 1"),
         ({"seconds": -1.0}, "seconds must be a number above 0; got -1.0"),

@@ -114,6 +114,24 @@ def test_splits_share_no_database_and_hold_domains_out(world: SqlEnv) -> None:
     assert set(TRAINED) | set(HELD_OUT) == set(DOMAINS)
 
 
+def test_domains_and_kinds_can_be_chosen(folder: Path) -> None:
+    env = SqlEnv(databases=16, domains=["clinic", "music"], kinds=["list", "count"], folder=str(folder))
+    tasks = [env.get_task(split, index) for split in ("train", "valid_seen") for index in range(16)]
+    names = {Path(str(task.data["database"])).name.partition("-")[0] for task in tasks}
+
+    assert (names, {task.type for task in tasks}) == ({"clinic", "music"}, {"list", "count"})
+    unseen = str(env.get_task("valid_unseen", 0).data["database"])
+    assert any(f"/{held}-" in unseen for held in HELD_OUT)
+    assert _played(env, "train", 3)[0]
+
+
+def test_a_database_that_no_question_fits_is_drawn_again(folder: Path) -> None:
+    # In a small one every parent may have children, and an answer of 0 is no question.
+    env = SqlEnv(rows=10, databases=48, domains=["library"], kinds=["childless"], folder=str(folder))
+
+    assert {env.get_task("train", 8 * number).type for number in range(48)} == {"childless"}
+
+
 def test_an_answer_that_fails_may_be_mended_and_a_wrong_one_not(world: SqlEnv) -> None:
     world.reset(seed=0, options={"split": "train", "index": 0})
     for query in ("SELECT nme FROM nothing", "DELETE FROM x", "CREATE TEMP TABLE t (a)", ""):
@@ -319,6 +337,14 @@ def test_a_bad_file_is_named(content: str, words: str, tmp_path: Path) -> None:
         ({"rows": "x"}, "takes rows as a whole number; got 'x'"),
         ({"files": "dev.json"}, "table with a file for each split"),
         ({"files": {"dev": 5}}, "table with a file for each split"),
+        ({"domains": ["musik"]}, "domains of the SQL world are among music.* Did you mean 'music'"),
+        (
+            {"domains": "music"},
+            r"domains of the SQL world is a list, such as \['music', 'library'\]",
+        ),
+        ({"kinds": [1]}, r"kinds of the SQL world is a list"),
+        ({"domains": ["farm"]}, "domains of the SQL world are among music.*; got 'farm'"),
+        ({"kinds": ["joins"]}, "kinds of the SQL world are among count"),
         ({"shown_rows": -1}, "shown_rows of the SQL world must be >= 1; got -1"),
         ({"seconds": 0}, "seconds of the SQL world must be > 0; got 0"),
         ({"file_databases": "here"}, r"file_databases of the SQL world \(here\) are those of files"),

@@ -17,7 +17,7 @@ from agentrl.sandbox.result import Grade, Limits, Verdict
 from agentrl.world.env import Task, TextEnv
 from agentrl.world.protocol import Fenced
 from agentrl.world.tool import ToolResult, tool
-from agentrl_envs.code import exercises, problems
+from agentrl_envs.code import exercises, problems, sums
 from agentrl_envs.code.expert import Solver
 from agentrl_envs.code.files import read_tasks
 from agentrl_envs.code.work import Exercise, Problem
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agentrl_envs.code.work import Work
 
 SPLITS: Final = ("train", "valid", "test")
+KINDS: Final = ("problems", "functions", "mixed", "sums")
 _SIZES: Final = {"train": 100_000, "valid": 1000, "test": 1000}
 _SHARES: Final = {"train": range(2, 10), "valid": range(1, 2), "test": range(1)}
 _SYSTEM: Final = (
@@ -45,7 +46,8 @@ class CodeEnv(TextEnv):
     """Questions to compute and functions to write, with a Python session in a jail.
 
     Args:
-        kind: "problems", "functions" or "mixed"; of generated tasks.
+        kind: "problems", "functions", both of them ("mixed"), or "sums": questions of one or two operations.
+        largest: number that a question of "sums" names, at least 9.
         files: a file of tasks for each split (see `read_tasks`), in place of generated ones.
         max_steps: turns before the episode is truncated.
         remembers: whether variables stay over the turns.
@@ -53,6 +55,8 @@ class CodeEnv(TextEnv):
             hidden tests of a submitted program together have that half.
         memory_megabytes: of one run.
         isolation: how programs are held; see `agentrl.sandbox.opening.open_sandbox`.
+        instructions: whether `system_text` describes task and tools; a model trained on this world needs no
+            description.
 
     Raises:
         ConfigError: a setting is wrong, or a file cannot be read.
@@ -62,21 +66,25 @@ class CodeEnv(TextEnv):
 
     blocks = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the settings of a world
         self,
-        kind: Literal["problems", "functions", "mixed"] = "problems",
+        kind: Literal["problems", "functions", "mixed", "sums"] = "problems",
         *,
+        largest: int = 99,
         files: Mapping[str, str] | None = None,
         max_steps: int = 8,
         remembers: bool = True,
         seconds: float = 10.0,
         memory_megabytes: int = 512,
         isolation: str = "auto",
+        instructions: bool = True,
         render_mode: str | None = None,
     ) -> None:
         super().__init__(render_mode=render_mode)
-        if kind not in _FAMILIES:
-            raise ConfigError(f"kind must be one of {', '.join(_FAMILIES)}; got {kind!r}.")
+        if kind not in KINDS:
+            raise ConfigError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}.")
+        if largest < sums.SMALLEST:
+            raise ConfigError(f"largest must be at least {sums.SMALLEST}; got {largest}.")
         for name, value in (("max_steps", max_steps), ("memory_megabytes", memory_megabytes)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1; got {value}.")
@@ -85,7 +93,7 @@ class CodeEnv(TextEnv):
         if find_spec("math_verify") is None:
             raise MissingExtraError("Grading answers", "math")
         self.protocol = Fenced(names=("python", "submit"))
-        self.kind = kind
+        self.kind, self.largest, self.instructions = kind, largest, instructions
         self.max_steps = max_steps
         given = {} if files is None else by_split(files, "files")
         self._files = _read_files(tuple(sorted(given.items())))
@@ -109,7 +117,7 @@ class CodeEnv(TextEnv):
         size = self.num_tasks(split)
         if not 0 <= index < size:
             raise EnvironmentUsageError(f"split {split!r} has {size} tasks; index {index} is outside.")
-        work = self._files[split][index] if self._files else drawn(self.kind, split, index)
+        work = self._files[split][index] if self._files else drawn(self.kind, split, index, self.largest)
         return Task(split, index, prompt=work.question, data={"work": work}, type=work.kind)
 
     # -- the episode -------------------------------------------------------------------------------------
@@ -119,8 +127,9 @@ class CodeEnv(TextEnv):
         return self.protocol
 
     def system_text(self) -> str:
-        """Return what the world is about, and the protocol's words."""
-        return f"{_SYSTEM}\n{self.protocol.describe(self.toolbox.tools)}"
+        """Return what the world is about, and the protocol's words; or nothing."""
+        described = f"{_SYSTEM}\n{self.protocol.describe(self.toolbox.tools)}"
+        return described if self.instructions else ""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, object] | None = None
@@ -224,20 +233,24 @@ class CodeEnv(TextEnv):
         return ToolResult("The answer was taken.", metrics={"unreadable": float(unread)})
 
 
-_FAMILIES: Final[Mapping[str, Sequence[Callable[[random.Random], Work]]]] = {
-    "problems": problems.FAMILIES,
-    "functions": exercises.FAMILIES,
-    "mixed": (*problems.FAMILIES, *exercises.FAMILIES),
-}
-
-
-def drawn(kind: str, split: str, index: int) -> Work:
-    """Draw a task: the same (kind, split, index) gives the same one, and no task is in two splits."""
+def drawn(kind: str, split: str, index: int, largest: int = 99) -> Work:
+    """Draw a task: the same arguments give the same one, and no task is in two splits."""
     rng = random.Random(f"{kind}/{split}/{index}")
+    families = _families(largest)[kind]
     while True:
-        work = rng.choice(_FAMILIES[kind])(rng)
+        work = rng.choice(families)(rng)
         if zlib.crc32(work.question.encode()) % 10 in _SHARES[split]:
             return work
+
+
+@functools.cache
+def _families(largest: int) -> Mapping[str, Sequence[Callable[[random.Random], Work]]]:
+    return {
+        "problems": problems.FAMILIES,
+        "functions": exercises.FAMILIES,
+        "mixed": (*problems.FAMILIES, *exercises.FAMILIES),
+        "sums": sums.families(largest),
+    }
 
 
 @functools.cache

@@ -36,6 +36,16 @@ _PROBLEMS: Final = (
         "print(sum(n for n in range({0}, {1} + 1) if all(n % d for d in range(2, int(n ** 0.5) + 1))))",
     ),
 )
+_SUMS: Final = (
+    (r"buys (\d+) \w+ at (\d+) dollars each\. How", "print({0} * {1})"),
+    (r"has (\d+) \w+\. \w+ has (\d+) more", "print({0} + {0} + {1})"),
+    (r"has (\d+) \w+ and gives (\d+) to \w+ and (\d+) to", "print({0} - {1} - {2})"),
+    (r"(\d+) boxes hold (\d+) \w+ each, and (\d+)", "print({0} * {1} + {2})"),
+    (r"packs (\d+) \w+ into boxes of (\d+)\. How many boxes", "print({0} // {1})"),
+    (r"packs (\d+) \w+ into boxes of (\d+)\. How many \w+ are left", "print({0} % {1})"),
+    (r"is (\d+) metres long and (\d+) metres wide", "print(({0} + {1}) * 2)"),
+    (r"walks (\d+) metres each minute for (\d+) minutes, \w+ (\d+) metres", "print({0} * {1} - {2})"),
+)
 _ROTATE = """
 def rotate(values):
     values = [{0} * x + {1} for x in values]
@@ -89,7 +99,7 @@ class Solver:
 
     def __init__(self, question: str, protocol: Protocol) -> None:
         self._protocol = protocol
-        self._program = _written(_PROBLEMS, question)
+        self._program = _written(_PROBLEMS + _SUMS, question)
         self._function = _written(_EXERCISES, question)
         self._answer = "0"
         self._tries = TRIES

@@ -17,6 +17,7 @@ from agentrl_envs.sql.expert import SqlExpert
 from agentrl_envs.sql.files import Item, read_items
 from agentrl_envs.sql.generate import MOST_ROWS, QUESTIONS, Recipe
 from agentrl_envs.sql.naming import STYLES
+from agentrl_envs.sql.questions import KIND_NAMES
 from agentrl_envs.sql.store import OPENER, Opened, default_folder, generated
 from agentrl_tools.records import by_split
 from agentrl_tools.sql.tool import checked
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "valid_seen", "valid_unseen")
 ENGINES = ("sqlite", "postgresql")
 _MAX_ITEMS = 256
+_MAX_DRAWS = 64
+"""Databases that are drawn in search of one that some question of the chosen kinds fits."""
 
 
 class SqlEnv(TextEnv):
@@ -42,6 +45,8 @@ class SqlEnv(TextEnv):
         rows: of a generated database, 10 to a million.
         databases: generated for train; each has up to eight questions. The valid splits have an eighth of
             that.
+        domains: of generated databases for train and valid_seen, and kinds of their questions; all if empty.
+            valid_unseen has domains of its own.
         engine: "sqlite", or "postgresql" for generated databases.
         server: URL of the owner of a PostgreSQL server; empty starts a private one.
         files: split to a JSON or JSONL file of questions, in place of generated ones; see `files`.
@@ -63,6 +68,8 @@ class SqlEnv(TextEnv):
         *,
         rows: int = 300,
         databases: int = 512,
+        domains: Sequence[str] = (),
+        kinds: Sequence[str] = (),
         engine: str = "sqlite",
         server: str = "",
         files: Mapping[str, str] | None = None,
@@ -82,6 +89,8 @@ class SqlEnv(TextEnv):
                 "{'dev': 'dev.json'}, or leave file_databases out."
             )
         self._rows, self._databases, self._engine, self._server = rows, databases, engine, server
+        self._domains = _chosen("domains", domains, TRAINED)
+        self._kinds = _chosen("kinds", kinds, KIND_NAMES)
         self._grader = QueryGrader(RULES[rule])
         self._seconds, self._shown = seconds, shown_rows
         self._folder = Path(folder).expanduser() if folder else default_folder()
@@ -192,19 +201,26 @@ class SqlEnv(TextEnv):
     def _number(self, split: str) -> int:
         return self._databases if split == "train" else max(1, self._databases // 8)
 
-    def _recipe(self, split: str, number: int) -> Recipe:
-        names = HELD_OUT if split == "valid_unseen" else TRAINED
+    def _recipe(self, split: str, number: int, draw: int) -> Recipe:
+        names = HELD_OUT if split == "valid_unseen" else self._domains
         # Unquoted names are folded by PostgreSQL, which would only test quoting.
         spellings = STYLES if self._engine == "sqlite" else ("snake", "plural")
         domain = DOMAINS[names[number % len(names)]]
-        return Recipe(domain, (SPLITS.index(split), number), self._rows, spellings)
+        seed = (SPLITS.index(split), number, *([draw] if draw else []))
+        return Recipe(domain, seed, self._rows, spellings, self._kinds)
 
     def _generated(self, split: str, index: int) -> Task:
-        recipe = self._recipe(split, index // QUESTIONS)
-        path, questions = generated(recipe, self._folder)
-        question = questions[index % len(questions)]
-        item = Item(path, question.text, question.query, question.kind)
-        return _task(split, index, item, recipe, self._engine)
+        for draw in range(_MAX_DRAWS):
+            recipe = self._recipe(split, index // QUESTIONS, draw)
+            path, questions = generated(recipe, self._folder)
+            if questions:
+                question = questions[index % len(questions)]
+                item = Item(path, question.text, question.query, question.kind)
+                return _task(split, index, item, recipe, self._engine)
+        raise ConfigError(
+            f"{_MAX_DRAWS} databases of {self._rows} rows have no question of the kinds "
+            f"{', '.join(self._kinds)}. Give more kinds or more rows."
+        )
 
     def _open(self, task: Task) -> Opened:
         path, recipe = task.data["database"], task.data["recipe"]
@@ -225,6 +241,18 @@ def _task(split: str, index: int, item: Item, recipe: Recipe | None, engine: str
     )
     data = {"database": item.database, "query": item.query, "recipe": recipe}
     return Task(split, index, prompt, data, item.kind)
+
+
+def _chosen(setting: str, given: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the known names that are given, in their own order; all where none is."""
+    if isinstance(given, str) or not all(isinstance(name, str) for name in given):
+        example = ", ".join(map(repr, known[:2]))
+        raise ConfigError(f"{setting} of the SQL world is a list, such as [{example}]; got {given!r}.")
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ConfigError(f"{setting} of the SQL world are among {', '.join(known)}; got {name!r}.{hint}")
+    return tuple(name for name in known if name in given) or known
 
 
 def _check_limits(shown_rows: int, seconds: float) -> None:

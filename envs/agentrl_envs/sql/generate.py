@@ -11,7 +11,7 @@ import numpy as np
 
 from agentrl_envs.sql.domains import Choice, Domain, Entity, Number, plural
 from agentrl_envs.sql.naming import STYLES, Style
-from agentrl_envs.sql.questions import KINDS, STATISTICS, Kind
+from agentrl_envs.sql.questions import KIND_NAMES, KINDS, STATISTICS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,13 +85,14 @@ class Recipe:
     """What a database is made from; equal recipes make equal databases.
 
     Attributes:
-        seed: any integers; rows: of all tables together, about.
+        seed: any integers; rows: of all tables together, about; kinds: names of those of its questions.
     """
 
     domain: Domain
     seed: tuple[int, ...]
     rows: int
     spellings: tuple[str, ...] = STYLES
+    kinds: tuple[str, ...] = KIND_NAMES
 
     def rng(self, purpose: int) -> np.random.Generator:
         """Return a generator for one purpose."""
@@ -223,8 +224,9 @@ def build(recipe: Recipe, path: Path) -> list[Question]:
 def _questions(recipe: Recipe, connection: sqlite3.Connection) -> Iterator[Question]:
     rng = recipe.rng(99)
     seen: set[str] = set()
+    kinds = [kind for kind in KINDS if kind.name in recipe.kinds]
     for _ in range(40 * QUESTIONS):
-        kind = KINDS[int(rng.integers(len(KINDS)))]
+        kind = kinds[int(rng.integers(len(kinds)))]
         holes = _holes(recipe, connection, rng, kind)
         if holes is None:
             continue

@@ -166,3 +166,4 @@ KINDS = (
         _two_hops,
     ),
 )
+KIND_NAMES = tuple(kind.name for kind in KINDS)
