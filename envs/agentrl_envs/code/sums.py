@@ -37,10 +37,11 @@ class Sum:
 
     def __call__(self, rng: random.Random) -> Problem:
         """Draw a question whose answer is between 1 and the largest number."""
-        answer = 0
-        while not 0 < answer <= self.largest:
+        while True:
             a, b, c = (rng.randint(2, self.largest) for _ in range(3))
             answer = self.answer(a, b, c)
+            if 0 < answer <= self.largest:
+                break
         name, other, third = rng.sample(_NAMES, 3)
         goods = rng.choice(_GOODS)
         text = self.text.format(a=a, b=b, c=c, name=name, other=other, third=third, goods=goods)
