@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from agentrl.credit.ledger import Ledger
+from agentrl.credit.ledger import IMPROVEMENT, Ledger
 from agentrl.trajectory.batch import (
     ENTROPY,
     GOLD_LOGPROB,
@@ -16,6 +16,7 @@ from agentrl.trajectory.batch import (
     SENTENCE,
     SPAN,
     VALUE,
+    VOCABULARY_LOGPROB,
     Batch,
 )
 from agentrl.trajectory.pack import pack
@@ -68,12 +69,17 @@ def make_batch(members: int = 4, groups: int = 2, seed: int = 3, *, won: bool | 
 
 
 def _measured(batch: Batch, random: np.random.Generator) -> Batch:
-    """Fill the columns that recipes read, two roles, a branch in each group, and a past."""
+    """Fill the columns that recipes read, two roles, a branch in each group, and a past.
+
+    The first and the third group are replayed.
+    """
     sizes = {"N": batch.num_sampled, "S": batch.num_turns, "E": batch.num_trajectories}
     for column in (ENTROPY, VALUE, GOLD_LOGPROB, GOLD_LOGPROB_FINAL):
         batch = batch.with_column(column, random.uniform(-1, 0, sizes[column.axis]).astype(np.float32))
     reference = random.normal(-1, 0.3, batch.num_sampled).astype(np.float32)
     batch = batch.with_column(REFERENCE_LOGPROB, reference)
+    vocabulary = np.random.default_rng(sizes["N"]).normal(-3, 0.3, sizes["N"]).astype(np.float32)
+    batch = batch.with_column(VOCABULARY_LOGPROB, vocabulary)
     batch = batch.with_column(SPAN, random.integers(-1, 1, sizes["N"]).astype(np.int32))
     place = np.arange(batch.num_sampled) - batch.sample_start[batch.turn_of_sample]
     batch = batch.with_column(SENTENCE, (place // 2).astype(np.float32))
@@ -87,4 +93,5 @@ def _measured(batch: Batch, random: np.random.Generator) -> Batch:
         role=np.where(random.random(sizes["S"]) > 0.4, "main", "helper"),
     )  # fmt: skip
     past = Ledger().record(replace(batch, reward=batch.reward * 0.5))
-    return past.annotate(batch)
+    rise = np.where(batch.group == 0, -0.7, np.where(batch.group == 2, 1.4, np.nan)).astype(np.float32)
+    return past.annotate(batch).with_column(IMPROVEMENT, rise)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -131,14 +132,14 @@ def others_mean(pool: Pool, /) -> Floats:
     """The mean of the *other* peers: the leave-one-out baseline of RLOO (arXiv 2402.14740)."""
     inside = pool.counted[pool.stand_in]
     total = pool.total(pool.value)[pool.group] - np.where(inside, pool.value[pool.stand_in], 0.0)
-    return total / np.maximum(pool.count()[pool.group] - inside, 1)
+    return total / np.maximum(pool.count[pool.group] - inside, 1)
 
 
 def median(pool: Pool, /) -> Floats:
     """The median of the peers; with binary rewards and an odd group that is the majority's own value."""
     group, value = pool.group[pool.counted], pool.value[pool.counted]
     order = np.lexsort((value, group))
-    count = pool.count().astype(np.int64)
+    count = pool.count.astype(np.int64)
     start = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)
     ranked = np.append(value[order], 0.0)
     low, high = start + np.maximum(count - 1, 0) // 2, start + count // 2
@@ -167,9 +168,13 @@ class Std:
 
     def __call__(self, pool: Pool, center: Floats, /) -> Floats:
         """Return (S,)."""
-        square = pool.total((pool.value - pool.mean) ** 2)
-        deviation = np.sqrt(square / np.maximum(pool.count() - self.ddof, 1))
-        return np.where(deviation < self.min_std, np.inf, deviation + self.eps)[pool.group]
+        away = pool.value - pool.mean
+        square = pool.total(away * away)
+        deviation = np.sqrt(square / np.maximum(pool.count - self.ddof, 1))
+        scale: Floats = deviation + self.eps
+        if self.min_std:
+            scale[deviation < self.min_std] = np.inf
+        return scale[pool.group]
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ class MeanAbsolute:
 
     def __call__(self, pool: Pool, center: Floats, /) -> Floats:
         """Return (S,)."""
-        deviation = (pool.total(np.abs(pool.value - center)) / np.maximum(pool.count(), 1))[pool.group]
+        deviation = (pool.total(np.abs(pool.value - center)) / np.maximum(pool.count, 1))[pool.group]
         return np.where(deviation < self.floor, np.inf, deviation + self.eps)
 
 
@@ -231,12 +236,16 @@ class Sum(Composable, Printed):
 
     def parts(self, batch: Batch, reward: Floats, kept: Kept, /) -> dict[str, Floats]:
         """Return (S,) of each term under its name, "episode" or "step" for the group-relative ones."""
-        found: dict[str, Floats] = {}
-        for term in self.terms:
-            name = _term_name(term)
-            number = sum(known.partition(" ")[0] == name for known in found) + 1
-            found[name if number == 1 else f"{name} {number}"] = term(batch, reward, kept)
-        return found
+        return {name: term(batch, reward, kept) for name, term in zip(self.names, self.terms, strict=True)}
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """A name for each term, numbered where several would have the same."""
+        plain = [_term_name(term) for term in self.terms]
+        rank = [plain[:place].count(name) + 1 for place, name in enumerate(plain)]
+        return tuple(
+            name if number == 1 else f"{name} {number}" for name, number in zip(plain, rank, strict=True)
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -278,12 +287,13 @@ class Relative(Composable, Printed):
 
     def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (S,). A turn outside the baseline is still compared with those inside."""
-        value, owner = self.target(batch, reward), batch.trajectory_of_turn.astype(np.int64)
+        value, owner = self.target(batch, reward), batch.trajectory_of_turn
         pool = pool_of(value, self.peers(batch), owner, kept.baseline[owner], self.per)
         center = self.center(pool)
         advantage = (value - center) / self.scale(pool, center)
-        alone = (pool.count() <= 1)[pool.group]
-        return np.where(alone, value if self.lone == "raw" else 0.0, advantage)
+        alone = (pool.count <= 1)[pool.group]
+        np.copyto(advantage, value if self.lone == "raw" else 0.0, where=alone)
+        return advantage
 
 
 def relatives(advantage: Advantage) -> tuple[Relative, ...]:

@@ -86,6 +86,36 @@ class TurnGae(Composable, Printed):
 
 
 @dataclass(frozen=True, repr=False)
+class SiblingValue(Composable, Printed):
+    """The trajectory's total minus what a critic says of the *other* members of its group: POISE.
+
+    The critic reads each trajectory along its tokens and predicts its total; the mean over the tokens is what
+    it says of it. A sibling is drawn independently, so the baseline leaves the gradient unbiased although the
+    critic has seen whole trajectories. A lone member is compared with the value before its first token, which
+    depends on the task alone. Source: arXiv 2605.07579, from its abstract, whose probe also reads entropies.
+    """
+
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (S,). Raises `MissingColumnError` without a critic's values."""
+        size, row = batch.num_trajectories, batch.trajectory_of_sample
+        length = np.bincount(row, minlength=size)
+        said = sum_by(row, batch[VALUE].astype(np.float64), size) / np.maximum(length, 1)
+        telling = (length > 0) & kept.baseline
+        groups = int(batch.group.max(initial=-1)) + 1
+        others = np.bincount(batch.group[telling], minlength=groups)[batch.group] - telling
+        said = np.where(telling, said, 0.0)
+        total = sum_by(batch.group, said, groups)[batch.group] - said
+        start = batch.sample_start[batch.turn_start]
+        first = np.where(length > 0, np.append(batch[VALUE], 0.0)[start[:-1]], 0.0)
+        baseline = np.where(others > 0, total / np.maximum(others, 1), first)
+        return np.asarray((_totals(batch, reward) - baseline)[batch.trajectory_of_turn])
+
+    def returns(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (N,) the total of the trajectory at each of its sampled tokens."""
+        return _totals(batch, reward)[batch.trajectory_of_sample]
+
+
+@dataclass(frozen=True, repr=False)
 class TokenGae(Printed):
     """GAE over sampled tokens that discounts `within` turns and `across` them apart.
 
@@ -160,6 +190,10 @@ class BiLevelGae(Printed):
         inner = within * np.append(value[1:], 0.0)[: len(value)] - value
         inner[ends] = earned - boundary
         return accumulate_backward(inner, np.full(len(inner), within * lam), batch.sample_start)
+
+
+def _totals(batch: Batch, reward: Floats) -> Floats:
+    return sum_by(batch.trajectory_of_turn, reward, batch.num_trajectories)
 
 
 def _first_value(batch: Batch) -> Floats:

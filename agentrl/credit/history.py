@@ -74,10 +74,10 @@ class NestedHistory(Composable, Printed):
 
 
 def _relative(value: Floats, peers: Ids, batch: Batch, kept: Kept, scale: Scale) -> Floats:
-    owner = batch.trajectory_of_turn.astype(np.int64)
+    owner = batch.trajectory_of_turn
     pool = pool_of(value, peers, owner, kept.baseline[owner], "turn")
     center = mean(pool)
-    alone = (pool.count()[pool.group] <= 1) | (peers == NO_KEY)
+    alone = (pool.count[pool.group] <= 1) | (peers == NO_KEY)
     return np.where(alone, 0.0, (value - center) / scale(pool, center))
 
 

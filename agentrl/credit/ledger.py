@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 PAST_MEAN = Column("past_mean", "E", "agentrl.credit.ledger.Ledger.annotate")
 LEAST_CALLS = Column("least_calls", "E", "agentrl.credit.ledger.Ledger.annotate")
+IMPROVEMENT = Column("improvement", "E", "agentrl.credit.ledger.Ledger.annotate")
 ROLE_BASELINE = Column("role_baseline", "S", "agentrl.credit.ledger.Ledger.annotate")
+
+
+WINDOW = 8
+"""How many batches `Ledger.means` remembers: PIPO's window (arXiv 2604.00860)."""
+LEAST_SPREAD = 1e-2
+"""Means that differ less are a plateau: their spread would only blow up noise."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Ledger:
         decay: weight of the past in a task's running mean, at each batch.
         roles: running mean of what each role of each domain earned in a trajectory, by `role_key`;
             `role_decay` is the weight of the past at each trajectory (RAE of SPIRAL, arXiv 2506.24119).
+        means: mean episode rewards of the last batches, the oldest first.
 
     >>> from agentrl.trajectory.batch import Batch
     >>> batch = Batch.from_arrays(
@@ -61,6 +69,7 @@ class Ledger:
     tasks: Mapping[str, TaskRecord] = field(default_factory=dict)
     roles: Mapping[str, float] = field(default_factory=dict)
     role_decay: float = 0.95
+    means: tuple[float, ...] = ()
 
     def record(self, batch: Batch) -> Ledger:
         """Return the ledger after one more batch; this one is unchanged."""
@@ -76,7 +85,12 @@ class Ledger:
             for row, name in enumerate(names)
         }
         roles = {**self.roles, **self._roles_after(batch)}
-        return replace(self, batches=self.batches + 1, tasks={**self.tasks, **updated}, roles=roles)
+        past = self.means
+        if batch.num_trajectories:
+            past = (*past, float(batch.episode_reward.mean(dtype=np.float64)))[-WINDOW:]
+        return replace(
+            self, batches=self.batches + 1, tasks={**self.tasks, **updated}, roles=roles, means=past
+        )
 
     def _after(self, task: str, new: TaskRecord) -> TaskRecord:
         old = self.tasks.get(task)
@@ -118,7 +132,7 @@ class Ledger:
         )
 
     def annotate(self, batch: Batch) -> Batch:
-        """Return the batch with `PAST_MEAN`, `LEAST_CALLS` and `ROLE_BASELINE`, which credit parts read."""
+        """Return the batch with `PAST_MEAN`, `LEAST_CALLS`, `ROLE_BASELINE` and `IMPROVEMENT`."""
         records = [self.tasks.get(str(task), TaskRecord()).least_calls for task in batch.task]
         least = np.array([np.nan if calls is None else calls for calls in records], np.float32)
         keys, pair, _ = role_totals(batch)
@@ -127,7 +141,22 @@ class Ledger:
             batch.with_column(PAST_MEAN, self.past_mean(batch))
             .with_column(LEAST_CALLS, least)
             .with_column(ROLE_BASELINE, mean[pair])
+            .with_column(IMPROVEMENT, self.improvement(batch))
         )
+
+    def improvement(self, batch: Batch) -> Floats:
+        """(E,) NaN for a trajectory of this step, and for a replayed one by how much this step is better.
+
+        That is the mean reward of this step's trajectories minus the mean of `means`, over their population
+        deviation; 0 while fewer than two are known or where they differ by less than `LEAST_SPREAD`.
+        """
+        step = np.array([detail.step for detail in batch.trajectory_details] or [0] * batch.num_trajectories)
+        fresh = step == step.max(initial=0)
+        past = np.array(self.means)
+        rise = 0.0
+        if len(past) > 1 and past.std() >= LEAST_SPREAD:
+            rise = float((batch.episode_reward[fresh].mean(dtype=np.float64) - past.mean()) / past.std())
+        return np.where(fresh, np.nan, rise).astype(np.float32)
 
     def to_json(self) -> str:
         """Return the ledger as JSON, tasks in order, so equal ledgers give equal bytes."""
@@ -141,7 +170,8 @@ class Ledger:
             tasks = {name: TaskRecord(**record) for name, record in data["tasks"].items()}
             roles = {str(name): float(mean) for name, mean in data.get("roles", {}).items()}
             decay = float(data.get("role_decay", cls.role_decay))
-            return cls(float(data["decay"]), int(data["batches"]), tasks, roles, decay)
+            means = tuple(float(mean) for mean in data.get("means", ()))
+            return cls(float(data["decay"]), int(data["batches"]), tasks, roles, decay, means)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AlgorithmError(
                 f"this is not a ledger ({error}); give the text that Ledger.to_json wrote."

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 def same_role(batch: Batch, /) -> Ids:
     """Turns that the same role took within the same group."""
-    return _numbered(batch.group_of_turn.astype(np.int64), batch)
+    return _numbered(batch.group_of_turn, batch)
 
 
 def same_role_and_turn(batch: Batch, /) -> Ids:
     """Turns that the same role took at the same position, over the whole batch."""
-    return _numbered(batch.turn_index.astype(np.int64), batch)
+    return _numbered(batch.turn_index, batch)
 
 
 def _numbered(first: Ids, batch: Batch) -> Ids:
@@ -59,7 +59,7 @@ def over_role_baseline(batch: Batch, reward: Floats, /) -> Floats:
 
     The term of RAE, role-conditioned advantage estimation of SPIRAL (arXiv 2506.24119).
     """
-    earned = batch.trajectory_of_turn.astype(np.int64) * (int(batch.num_turns) + 1)
+    earned = batch.trajectory_of_turn * (int(batch.num_turns) + 1)
     _, pair = np.unique(earned + np.unique(batch.role, return_inverse=True)[1], return_inverse=True)
     total = sum_by(pair, reward, int(pair.max(initial=-1)) + 1)
     return np.asarray(total[pair] - batch[ROLE_BASELINE])
@@ -92,7 +92,7 @@ class MedianAbsolute:
 
     def __call__(self, pool: Pool, center: Floats, /) -> Floats:
         """Return (S,)."""
-        away = Pool(np.abs(pool.value - center), pool.group, pool.size, pool.stand_in, pool.counted)
+        away = pool.with_value(np.abs(pool.value - center))
         return np.maximum(median(away), self.floor) + self.eps
 
 
@@ -106,7 +106,7 @@ class VirtualMean:
     def __call__(self, pool: Pool, /) -> Floats:
         """Return (S,)."""
         total = pool.total(pool.value) + self.count * self.best
-        return (total / (pool.count() + self.count))[pool.group]
+        return (total / (pool.count + self.count))[pool.group]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class VirtualStd:
         """Return (S,)."""
         middle = VirtualMean(self.best, self.count)(pool)
         square = pool.total((pool.value - middle) ** 2)[pool.group] + self.count * (self.best - middle) ** 2
-        freedom = np.maximum(pool.count() + self.count - 1, 1)[pool.group]
+        freedom = np.maximum(pool.count + self.count - 1, 1)[pool.group]
         return np.asarray(np.sqrt(square / freedom) + self.eps)
 
 
@@ -144,7 +144,7 @@ class BetaDensity:
 
     def __call__(self, pool: Pool, center: Floats, /) -> Floats:  # the slot's signature
         """Return (S,)."""
-        count = pool.count()
+        count = pool.count
         share = np.clip(pool.total(pool.value) / np.maximum(count, 1), 0.0, 1.0)
         alpha, beta = _fitted(share[count > 0])
         density = np.array([beta_density(float(p), alpha, beta) for p in share])

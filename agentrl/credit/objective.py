@@ -63,7 +63,7 @@ class GroupObjective(Composable):
         """Return (S,), the same at each turn of a trajectory."""
         size, row = batch.num_trajectories, batch.trajectory_of_sample
         keep = kept.loss[batch.turn_of_sample]
-        now, before = current_logprob(batch), _before(batch)
+        now, before = current_logprob(batch), before_update(batch)
         measured = REFERENCE_LOGPROB in batch
         reference = batch[REFERENCE_LOGPROB] if measured else np.full(len(now), np.nan)
         moved, likely, apart = (
@@ -82,10 +82,11 @@ class GroupObjective(Composable):
 
 def current_logprob(batch: Batch) -> Floats:
     """(N,) log-probability now: `CURRENT_LOGPROB`, or before the update."""
-    return batch[CURRENT_LOGPROB].astype(np.float64) if CURRENT_LOGPROB in batch else _before(batch)
+    return batch[CURRENT_LOGPROB].astype(np.float64) if CURRENT_LOGPROB in batch else before_update(batch)
 
 
-def _before(batch: Batch) -> Floats:
+def before_update(batch: Batch) -> Floats:
+    """(N,) log-probability before the update: `LOGPROB_BEFORE_UPDATE`, or as drawn."""
     known = LOGPROB_BEFORE_UPDATE in batch
     return (batch[LOGPROB_BEFORE_UPDATE] if known else batch.logprob).astype(np.float64)
 
@@ -251,7 +252,7 @@ class NegativeAware(Printed):
         share = (np.bincount(batch.group, good) / members)[batch.group][batch.trajectory_of_sample]
         mixed = (share > 0) & (share < 1)
         share = np.where(mixed, share, 0.5)
-        ratio = np.exp(np.clip(current_logprob(batch) - _before(batch), -20, 20))
+        ratio = np.exp(np.clip(current_logprob(batch) - before_update(batch), -20, 20))
         left = np.maximum((1 - share * ratio) / (1 - share), fixed(self.floor))
         down = -share * ratio / (1 - share) / left
         weight = np.where(mixed, np.sqrt((1 - share) / share), 0.0)

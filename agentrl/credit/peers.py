@@ -35,12 +35,12 @@ def everyone(batch: Batch, /) -> Ids:
 
 def same_task(batch: Batch, /) -> Ids:
     """Turns of the same group: one task, one environment seed."""
-    return batch.group_of_turn.astype(np.int64)
+    return batch.group_of_turn
 
 
 def same_turn(batch: Batch, /) -> Ids:
     """Turns at the same position within the same group."""
-    return _within_group(batch, batch.turn_index.astype(np.int64))
+    return _within_group(batch, batch.turn_index)
 
 
 def same_state(batch: Batch, /) -> Ids:
@@ -102,4 +102,6 @@ class SimilarObservation:
 def _within_group(batch: Batch, key: Ids) -> Ids:
     """Number the pairs (group, key); a turn without a key gets none."""
     number, distinct = dense(key)
-    return np.where(key == NO_KEY, NO_KEY, batch.group_of_turn.astype(np.int64) * distinct + number)
+    pair = batch.group_of_turn * distinct + number
+    np.copyto(pair, NO_KEY, where=key == NO_KEY)
+    return pair

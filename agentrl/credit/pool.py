@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from agentrl.trajectory.batch import NO_KEY
-from agentrl.trajectory.segments import dense
+from agentrl.trajectory.segments import narrow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,10 +30,11 @@ class Pool:
 
     Attributes:
         value: (S,) figure of each turn.
-        group: (S,) peer group, from 0; `size` groups.
+        group: (S,) peer group, from 0, below `size`; some numbers may have no turn.
         stand_in: (S,) the row that represents each turn in the statistics of its group: itself, or the first
             turn of its trajectory in that group.
         counted: (S,) whether the row itself is in the statistics.
+        count: (G,) number of counted rows; `mean`: (S,) their mean in each turn's group.
     """
 
     value: Floats
@@ -42,31 +42,26 @@ class Pool:
     size: int
     stand_in: Ids
     counted: Bools
+    count: Ids = field(init=False)
+    mean: Floats = field(init=False)
+    _inside: Bools | None = field(init=False)
+    _group_inside: Ids = field(init=False)
+
+    def __post_init__(self) -> None:
+        inside = None if np.count_nonzero(self.counted) == len(self.counted) else self.counted
+        group = self.group if inside is None else self.group[inside]
+        count = np.bincount(group, minlength=self.size)
+        self.__dict__.update(_inside=inside, _group_inside=group, count=count)
+        self.__dict__["mean"] = (self.total(self.value) / np.maximum(count, 1))[self.group]
 
     def total(self, value: Floats) -> Floats:
         """(G,) sum of (S,) `value` over the counted rows of each group."""
-        return sum_by(self._counted_group, value if self._all_count else value[self.counted], self.size)
+        inside = value if self._inside is None else value[self._inside]
+        return sum_by(self._group_inside, inside, self.size)
 
-    def count(self) -> Floats:
-        """(G,) number of counted rows."""
-        return self._count
-
-    @functools.cached_property
-    def mean(self) -> Floats:
-        """(S,) mean of the counted rows of each turn's group."""
-        return (self.total(self.value) / np.maximum(self._count, 1))[self.group]
-
-    @functools.cached_property
-    def _all_count(self) -> bool:
-        return bool(self.counted.all())
-
-    @functools.cached_property
-    def _counted_group(self) -> Ids:
-        return self.group if self._all_count else self.group[self.counted]
-
-    @functools.cached_property
-    def _count(self) -> Floats:
-        return np.bincount(self._counted_group, minlength=self.size).astype(np.float64)
+    def with_value(self, value: Floats) -> Pool:
+        """Return the pool of other figures of the same turns."""
+        return replace(self, value=value)
 
 
 def pool_of(
@@ -79,7 +74,7 @@ def pool_of(
         baseline: (S,) whether the turn may count. Turns without peers never count.
         per: whether each trajectory counts once in a group, by its first turn there, or each turn counts.
     """
-    group, size = dense(peers)
+    group, size = narrow(peers)
     rows = np.arange(len(value))
     stand_in, counted = rows, baseline & (peers != NO_KEY)
     if per == "trajectory":

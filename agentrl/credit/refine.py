@@ -1,4 +1,4 @@
-"""Advantages changed after the comparison: bounded bonuses for what a success did well."""
+"""Advantages changed after the comparison: bonuses for successes, and a second look at the past."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Advantage, Composable
+from agentrl.credit.advantage import Advantage, Composable, MeanAbsolute, Relative
+from agentrl.credit.ledger import IMPROVEMENT
 from agentrl.credit.part import Number, Printed, fixed
 from agentrl.credit.shaping import succeeded
 from agentrl.trajectory.batch import ENTROPY
@@ -93,3 +94,25 @@ class Confident(Composable, Printed):
         entropy = mean[batch.trajectory_of_turn]
         counts = (own != 0) & (entropy <= fixed(self.limit))
         return np.where(counts, own - fixed(self.cost) * entropy, 0.0)
+
+
+@dataclass(frozen=True, repr=False)
+class Improved(Composable, Printed):
+    """An advantage, for replayed trajectories times how much the update on them improved the policy: PIPO.
+
+    The factor is x where x >= 0 and `backward` x where x < 0, with x the column `IMPROVEMENT`: so what helped
+    is learnt once more, and what harmed is taken back a little. The advantage is that over its own mean
+    absolute value in the group, G A / sum |A|. Source: PIPO (arXiv 2604.00860), equations 7 to 11 as quoted
+    by notes on the paper. Departure: the second look at the last batch is part of the step on the next one,
+    theirs is a step of its own.
+    """
+
+    advantage: Advantage = Relative(scale=MeanAbsolute())  # noqa: RUF009  # frozen
+    backward: Number = 0.1
+
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (S,). Raises `MissingColumnError` without the ledger's column."""
+        rise = batch[IMPROVEMENT].astype(np.float64)
+        factor = np.where(rise < 0, fixed(self.backward) * rise, rise)
+        factor[np.isnan(rise)] = 1.0
+        return np.asarray(self.advantage(batch, reward, kept) * factor[batch.trajectory_of_turn])

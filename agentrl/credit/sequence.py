@@ -20,37 +20,28 @@ if TYPE_CHECKING:
 def accumulate_backward(value: Floats, decay: Floats | float, start: NDArray[np.integer]) -> Floats:
     """Return y with y_i = value_i + decay_i y_{i+1} inside each segment, and y = value at its last entry.
 
-    All segments are worked on at once, from their last places to their first. Entries of one place lie side
-    by side, those of the longest segments first, so each step reads and writes slices and the work is linear.
+    Each round doubles how far an entry looks ahead (the scan of Hillis and Steele, Data Parallel Algorithms,
+    1986), so the work is S times the logarithm of the longest segment. A decay of 0 at the last entry of a
+    segment keeps segments apart, and what one gives does not depend on the others.
 
     Args:
-        value: (S,) figures; `decay`: as many, or one for all; `start`: (E+1,) offsets of the segments.
+        value: (S,) finite figures; `decay`: as many, or one for all; `start`: (E+1,) offsets of the segments.
 
     >>> accumulate_backward(np.array([0.0, 0, 8, 1]), 0.5, np.array([0, 3, 4])).tolist()
     [2.0, 4.0, 8.0, 1.0]
     """
-    seat, begins, counts = _by_place(start)
-    line = np.empty(len(seat))
-    line[seat] = value
-    factor = np.empty(len(seat))
-    factor[seat] = decay
-    for here, after, count in zip(begins[-2::-1], begins[:0:-1], counts[:0:-1], strict=True):
-        line[here : here + count] += factor[here : here + count] * line[after : after + count]
-    return line[seat]
-
-
-def _by_place(start: NDArray[np.integer]) -> tuple[Ids, list[int], list[int]]:
-    """Order entries of segments by their place, then by the length of their segment, longest first.
-
-    Returns (S,) the position of each entry in that order, and where each place begins and how many it has.
-    """
-    length = np.diff(start)
-    rank = np.empty(len(length), np.int64)
-    rank[np.argsort(-length, kind="stable")] = np.arange(len(length))
-    place = np.arange(int(start[-1])) - np.repeat(start[:-1], length)
-    count = np.bincount(place)
-    begin = np.cumsum(count) - count
-    return begin[place] + np.repeat(rank, length), begin.tolist(), count.tolist()
+    total, reach = np.array(value, np.float64), np.empty(len(value))
+    reach[:] = decay
+    length = start[1:] - start[:-1]
+    reach[start[1:][length > 0] - 1] = 0.0
+    ahead, longest = 1, int(length.max(initial=0))
+    while ahead < longest:
+        near = reach[:-ahead]
+        total[:-ahead] += near * total[ahead:]
+        if 2 * ahead < longest:
+            near *= reach[ahead:]
+        ahead *= 2
+    return total
 
 
 def following(batch: Batch, value: Floats, last: Floats) -> Floats:

@@ -76,7 +76,7 @@ class SoonAndFresh(Composable):
         """Return (S,)."""
         discount = np.power(fixed(self.gamma), batch.turn_index, dtype=np.float64)
         result = np.asarray(discount * batch.reward, np.float64)
-        owner = batch.trajectory_of_turn.astype(np.int64)
+        owner = batch.trajectory_of_turn
         _, first = np.unique(number_pairs(owner, action_ids(batch)), return_index=True)
         distinct = np.bincount(owner[first], minlength=batch.num_trajectories)
         share = distinct / np.maximum(batch.turns_per_trajectory, 1)

@@ -48,7 +48,7 @@ def same_step(batch: Batch, /) -> Ids:
     after = np.append(key[1:], NO_KEY)[: len(key)]
     has_turns = batch.turns_per_trajectory > 0
     after[batch.turn_start[1:][has_turns] - 1] = batch.final_observation_key[has_turns]
-    edge = number_pairs(number_pairs(batch.group_of_turn.astype(np.int64), key), action_ids(batch))
+    edge = number_pairs(number_pairs(batch.group_of_turn, key), action_ids(batch))
     return np.where((key == NO_KEY) | (after == NO_KEY), NO_KEY, number_pairs(edge, after))
 
 
@@ -86,7 +86,7 @@ def copied_sample(batch: Batch, origin: Ids, /) -> Ids:
 
 def is_branched(batch: Batch, /) -> bool:
     """Whether any trajectory has its parent in the batch."""
-    return bool((batch.parent >= 0).any())
+    return int(batch.parent.max(initial=-1)) >= 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ def branch_place(batch: Batch, /) -> Ids:
     """Turns that start from the same node of a branched tree; first turns of a group start together."""
     origin = shared_turn(batch)
     before = np.append(-1, origin)[: len(origin)]
-    first = -2 - batch.group_of_turn.astype(np.int64)
+    first = -2 - batch.group_of_turn
     return number_pairs(np.where(batch.turn_index == 0, first, before), np.zeros_like(before))
 
 
@@ -179,10 +179,10 @@ class PlaceDifference(Composable, Printed):
 
     def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (S,)."""
-        outcome, owner = self.target(batch, reward), batch.trajectory_of_turn.astype(np.int64)
+        outcome, owner = self.target(batch, reward), batch.trajectory_of_turn
         places = self.place(batch)
         pool = pool_of(outcome, places, owner, kept.baseline[owner], "trajectory")
-        known = (pool.count()[pool.group] > 0) & (places != NO_KEY)
+        known = (pool.count[pool.group] > 0) & (places != NO_KEY)
         value = np.where(known, mean(pool), outcome)
         final = np.zeros(batch.num_trajectories)
         final[owner] = outcome
@@ -204,15 +204,15 @@ class SubtreeMean(Composable, Printed):
 
     def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (S,), the same at each turn of a trajectory."""
-        outcome, owner = episode_total(batch, reward), batch.trajectory_of_turn.astype(np.int64)
+        outcome, owner = episode_total(batch, reward), batch.trajectory_of_turn
         inside = kept.baseline[owner]
         group = np.unique(batch.group_of_turn, return_inverse=True)[1].astype(np.int64)
         top, places = pool_of(outcome, group, owner, inside, "trajectory"), self.place(batch)
         nodes = pool_of(outcome, places, owner, inside, "trajectory")
-        size = nodes.count()[nodes.group]
-        whole = (batch.turn_index == 0) & (size == top.count()[top.group])
+        size = nodes.count[nodes.group]
+        whole = (batch.turn_index == 0) & (size == top.count[top.group])
         weight = np.where((size > 1) & ~whole & (places != NO_KEY), size, 0.0)
-        whole_weight = top.count()[top.group]
+        whole_weight = top.count[top.group]
         if self.weigh == "equal":
             weight, whole_weight = (weight > 0).astype(float), (whole_weight > 0).astype(float)
         first = batch.turn_index == 0

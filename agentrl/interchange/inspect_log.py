@@ -34,6 +34,7 @@ LIMITS: Final[Mapping[StopReason, str]] = {
     StopReason.MAX_TOKENS: "token",
     StopReason.CONTEXT: "context",
     StopReason.TRUNCATED: "custom",
+    StopReason.REPEATED: "custom",
 }
 """What Inspect calls the limits that end a sample."""
 

@@ -6,8 +6,9 @@ compare and pickle without it.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 
@@ -19,9 +20,9 @@ from agentrl.credit.part import describe as describe_part
 from agentrl.credit.reward import Reward, environment_reward
 from agentrl.credit.tree import Copies, copied_sample, copied_turn, is_branched
 from agentrl.errors import AlgorithmError
-from agentrl.learn.average import Average, CreditAverage, token_mean
+from agentrl.learn.average import Average, CreditAverage, turn_mean
 from agentrl.learn.optimizer import AdamW, Optimizer
-from agentrl.learn.ratio import Ratio, token_ratio
+from agentrl.learn.ratio import Ratio, turn_ratio
 from agentrl.learn.surrogate import Clip, Situated, Surrogate
 from agentrl.learn.weight import CreditWeight, TokenWeight, equal_weight
 from agentrl.plan import Plan
@@ -80,7 +81,10 @@ class Credit:
 
 @dataclass(frozen=True, repr=False)
 class Algorithm(Printed):
-    """How trajectories become a gradient; the default is GRPO with token averaging.
+    """How trajectories become a gradient; the default takes the turn as the action.
+
+    Its ratio, clip and average are per turn and its advantage is that of GRPO: the recipe `TURN_PPO_RATIO`.
+    Every other recipe names its own ratio and average.
 
     Attributes:
         reward, keep, advantage: credit, numpy; see `agentrl.credit`.
@@ -96,9 +100,9 @@ class Algorithm(Printed):
     keep: Keep = keep_all
     advantage: Advantage = Relative()  # noqa: RUF009  # frozen, so sharing one is safe
     token_weight: TokenWeight | CreditWeight = equal_weight
-    ratio: Ratio = token_ratio
+    ratio: Ratio = turn_ratio
     surrogate: Surrogate | Situated = Clip(0.2, 0.2)  # noqa: RUF009  # frozen
-    average: Average | CreditAverage = token_mean
+    average: Average | CreditAverage = turn_mean
     penalties: tuple[Penalty, ...] = ()
     plan: Plan = Plan()  # noqa: RUF009  # frozen
     optimizer: Optimizer = AdamW()  # noqa: RUF009  # frozen
@@ -143,15 +147,16 @@ class Algorithm(Printed):
         kept = self.keep(batch, reward)
         parts = self.advantage.parts(batch, reward, kept) if isinstance(self.advantage, Sum) else {}
         given = sum(parts.values()) if parts else self.advantage(batch, reward, kept)
+        turn, whole = batch.turn_of_sample, int(np.count_nonzero(kept.loss)) == batch.num_turns
         advantage = _turns(batch, np.asarray(given, np.float64), self.advantage)
-        advantage = np.where(kept.loss, advantage, 0.0)
-        turn = batch.turn_of_sample
-        shown = {name: np.where(kept.loss, part, 0.0) for name, part in parts.items()}
-        of_sample = advantage[turn]
-        if isinstance(self.advantage, TokenAdvantage):
-            finer = _tokens(batch, self.advantage.of_tokens(batch, reward, kept), self.advantage)
-            of_sample = np.where(kept.loss[turn], finer, 0.0)
-        credit = Credit(reward, kept, advantage, of_sample, kept.loss[turn], shown)
+        advantage = _kept_only(advantage, kept.loss, whole=whole)
+        keep_of_sample, of_sample = kept.loss[turn], advantage[turn]
+        if _tells_tokens_apart(type(self.advantage)):
+            finer = cast("TokenAdvantage", self.advantage).of_tokens(batch, reward, kept)
+            finer = _tokens(batch, finer, self.advantage)
+            of_sample = _kept_only(finer, keep_of_sample, whole=whole)
+        shown = {name: _kept_only(part, kept.loss, whole=whole) for name, part in parts.items()}
+        credit = Credit(reward, kept, advantage, of_sample, keep_of_sample, shown)
         if is_branched(batch) and not self.reads_current:
             credit = _counted_once(batch, credit)
         if credit.empty and self.on_empty == "raise":
@@ -198,6 +203,17 @@ def from_description(description: dict[str, Description]) -> Algorithm:
     return algorithm
 
 
+def _kept_only(values: Floats, kept: Bools, *, whole: bool) -> Floats:
+    """Return the values, 0 where they are not kept; `whole` says that all are, which makes it free."""
+    return values if whole else np.where(kept, values, 0.0)
+
+
+@functools.cache
+def _tells_tokens_apart(part: type) -> bool:
+    # To ask this of an instance costs as much as ten operations on a thousand turns.
+    return issubclass(part, TokenAdvantage)
+
+
 def _counted_once(batch: Batch, credit: Credit) -> Credit:
     origin, member = copied_turn(batch), batch.member[batch.trajectory_of_turn]
     turns = Copies(origin, credit.kept.loss, member)
@@ -233,4 +249,4 @@ def _turns(batch: Batch, values: Floats, part: object) -> Floats:
         raise AlgorithmError(
             f"{name_of(part)} gave {values[turn]} at turn {turn}; it must be finite everywhere."
         )
-    return values.astype(np.float64)
+    return values.astype(np.float64, copy=False)

@@ -95,10 +95,16 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """(K,) log-probability of each target in nats, and (K,) entropy of each distribution if asked for."""
+    """What a model says of (K,) targets, in nats.
+
+    Attributes:
+        logprob: log-probability of each; `entropy`: of each distribution, if asked for.
+        vocabulary: mean log-probability over the whole vocabulary, if asked for; no gradient.
+    """
 
     logprob: torch.Tensor
     entropy: torch.Tensor | None
+    vocabulary: torch.Tensor | None = None
 
 
 def rows_of(
@@ -125,13 +131,16 @@ def predict(
     *,
     temperature: float = 1.0,
     entropy: Entropy = "none",
+    vocabulary: bool = False,
 ) -> Predicted:
     """Return the log-probability of every target under `model` at `temperature`.
 
     Args:
         entropy: whether entropies are returned, and whether gradient flows through them.
+        vocabulary: whether means over the vocabulary are returned.
     """
-    return predicted(logits_of(model, layout), layout, temperature=temperature, entropy=entropy)
+    said = logits_of(model, layout)
+    return predicted(said, layout, temperature=temperature, entropy=entropy, vocabulary=vocabulary)
 
 
 def predicted(
@@ -140,6 +149,7 @@ def predicted(
     *,
     temperature: float = 1.0,
     entropy: Entropy = "none",
+    vocabulary: bool = False,
 ) -> Predicted:
     """Return what (U, V) logits say of the targets of a layout; see `predict`."""
     logits = said.float()
@@ -148,10 +158,11 @@ def predicted(
     every = torch.log_softmax(logits, dim=-1)
     source = layout.source
     chosen = every[source, layout.target]
+    average = every.detach().mean(1)[source] if vocabulary else None
     if entropy == "none":
-        return Predicted(chosen, None)
+        return Predicted(chosen, None, average)
     spread = every if entropy == "differentiable" else every.detach()
-    return Predicted(chosen, -(spread.exp() * spread).sum(1)[source])
+    return Predicted(chosen, -(spread.exp() * spread).sum(1)[source], average)
 
 
 def logits_of(model: PreTrainedModel, layout: Layout) -> torch.Tensor:

@@ -208,7 +208,7 @@ def _sentences(ratio: Ratio, batch: Batch) -> NDArray[np.int64] | None:
     """(N,) the sentence of each token, numbered over the batch, where the ratio reads them."""
     if SENTENCE not in getattr(ratio, "columns", ()):
         return None
-    return number_pairs(batch.turn_of_sample.astype(np.int64), batch[SENTENCE].astype(np.int64))
+    return number_pairs(batch.turn_of_sample, batch[SENTENCE].astype(np.int64))
 
 
 def policy_loss(

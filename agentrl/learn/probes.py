@@ -15,7 +15,12 @@ import torch
 from agentrl.learn.belief import Beliefs, leaves_of, no_beliefs
 from agentrl.learn.forward import Streams, predict
 from agentrl.learn.layout import lay_out
-from agentrl.trajectory.batch import ENTROPY, LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB
+from agentrl.trajectory.batch import (
+    ENTROPY,
+    LOGPROB_BEFORE_UPDATE,
+    REFERENCE_LOGPROB,
+    VOCABULARY_LOGPROB,
+)
 from agentrl.trajectory.segments import offsets, ranges, segment_sum
 
 if TYPE_CHECKING:
@@ -38,12 +43,14 @@ class Measured:
     Attributes:
         place: (n,) their places among the (N,) sampled tokens of the batch.
         logprob: (n,) log-probability in nats; `entropy`: (n,) entropy of the distribution in nats.
+        vocabulary: (n,) mean log-probability over the vocabulary, 0 where it was not asked for.
         beliefs: in the gold answers, where they were asked for.
     """
 
     place: Index
     logprob: NDArray[np.float32]
     entropy: NDArray[np.float32]
+    vocabulary: NDArray[np.float32]
     beliefs: Beliefs = field(default_factory=no_beliefs)
 
 
@@ -75,6 +82,20 @@ def entropy(
     return batch.with_column(ENTROPY, merged(batch, [found]).entropy)
 
 
+def vocabulary_logprob(
+    batch: Batch, model: PreTrainedModel, *, temperature: float = 1.0, micro_tokens: int = MICRO_TOKENS
+) -> Batch:
+    """Return the batch with `VOCABULARY_LOGPROB`: the mean log-probability over the vocabulary, in nats.
+
+    At the place of each sampled token, as the learner says before its first step.
+    """
+    streams = streams_of(batch)
+    found = measure(
+        batch, model, streams, vocabulary=True, temperature=temperature, micro_tokens=micro_tokens
+    )
+    return batch.with_column(VOCABULARY_LOGPROB, merged(batch, [found]).vocabulary)
+
+
 @torch.no_grad()
 def measure(
     batch: Batch,
@@ -82,6 +103,7 @@ def measure(
     streams: Index,
     *,
     answers: Answers = (),
+    vocabulary: bool = False,
     temperature: float = 1.0,
     micro_tokens: int = MICRO_TOKENS,
 ) -> Measured:
@@ -90,32 +112,38 @@ def measure(
     Args:
         answers: (E,) gold answers of `agentrl.learn.belief.answers_of`, or none. They are read in the same
             pass, as leaves on the streams.
+        vocabulary: whether means over the vocabulary are measured.
     """
     every = Streams.of(batch)
     sequences, targets = every.sequences(streams)
     most = getattr(model.config, "max_position_embeddings", None) or 1 << 30
     leaves = leaves_of(every, streams, answers, most)
     sequences, targets = sequences + leaves.sequences, targets + leaves.targets
-    said = np.zeros((2, sum(map(len, targets))), np.float32)
+    said = np.zeros((3, sum(map(len, targets))), np.float32)
     start = offsets([len(each) for each in targets])
     for rows, layout in lay_out(model, sequences, targets, tokens=micro_tokens):
-        heard = predict(model, layout, temperature=temperature, entropy="measured")
-        spread = heard.logprob if heard.entropy is None else heard.entropy
-        said[:, ranges(start, rows)] = torch.stack([heard.logprob, spread]).cpu().float().numpy()
+        heard = predict(model, layout, temperature=temperature, entropy="measured", vocabulary=vocabulary)
+        place = ranges(start, rows)
+        for row, figures in enumerate((heard.logprob, heard.entropy, heard.vocabulary)):
+            if figures is not None:
+                said[row, place] = figures.cpu().float().numpy()
     drawn = int(start[len(streams)])
     answered = segment_sum(said[0, drawn:], start[len(streams) :] - drawn)
     mean = (answered / np.diff(start[len(streams) :])).astype(np.float32)
     beliefs = Beliefs(leaves.turn, leaves.trajectory, mean)
-    return Measured(every.samples(streams), said[0, :drawn], said[1, :drawn], beliefs)
+    logprob, spread, vocabularies = said[:, :drawn]
+    return Measured(every.samples(streams), logprob, spread, vocabularies, beliefs)
 
 
 def merged(batch: Batch, shares: Sequence[Measured]) -> Measured:
     """Put shares that together cover the batch into the order of its (N,) sampled tokens."""
     questions = [share.beliefs for share in shares] or [no_beliefs()]
+    logprob, spread, vocabularies = np.zeros((3, batch.num_sampled), np.float32)
     whole = Measured(
         np.arange(batch.num_sampled),
-        np.zeros(batch.num_sampled, np.float32),
-        np.zeros(batch.num_sampled, np.float32),
+        logprob,
+        spread,
+        vocabularies,
         Beliefs(
             np.concatenate([each.turn for each in questions]),
             np.concatenate([each.trajectory for each in questions]),
@@ -125,6 +153,7 @@ def merged(batch: Batch, shares: Sequence[Measured]) -> Measured:
     for share in shares:
         whole.logprob[share.place] = share.logprob
         whole.entropy[share.place] = share.entropy
+        whole.vocabulary[share.place] = share.vocabulary
     return whole
 
 

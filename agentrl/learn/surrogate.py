@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agentrl.trajectory.batch import Batch
 
 LOG_RATIO_LIMIT = 20.0
+LEAST_LOG_WEIGHT = -18.420680743952367  # log 1e-8
 
 
 class Surrogate(Protocol):
@@ -303,7 +304,7 @@ class SentenceClip:
 
     def widths(self, batch: Batch, keep: NDArray[np.bool_], /) -> NDArray[np.float64]:
         """Return (N,) s. Raises `MissingColumnError` without entropies and sentences."""
-        unit = number_pairs(batch.turn_of_sample.astype(np.int64), batch[SENTENCE].astype(np.int64))
+        unit = number_pairs(batch.turn_of_sample, batch[SENTENCE].astype(np.int64))
         entropy, most = np.where(keep, batch[ENTROPY], 0.0), fixed(self.most)
         mean = np.bincount(unit, entropy) / np.maximum(np.bincount(unit, keep), 1)
         middle = entropy.sum() / max(int(keep.sum()), 1)
@@ -335,6 +336,30 @@ class RatioVariance:
         """Return (N,)."""
         ratio = _ratio(log_ratio)
         return ratio * advantage - fixed(self.weight) * (ratio - 1).square()
+
+
+@dataclass(frozen=True)
+class GammaWeight:
+    """Return sg(w^k exp(rate (1 - w))) A log p, w the ratio of the whole stream: VESPO, arXiv 2602.10693.
+
+    A smooth weight, 1 on-policy, instead of a clip; `k` and `rate` are for tokens with A >= 0 and A < 0. w is
+    the product of the stream's ratios and not their mean. As in TRL.
+    """
+
+    k: tuple[Number, Number] = (2.0, 3.0)
+    rate: tuple[Number, Number] = (3.0, 2.0)
+
+    def situated(self, log_ratio: torch.Tensor, advantage: torch.Tensor, place: Place, /) -> torch.Tensor:
+        """Return (N,)."""
+        own, spans = place.own_ratio.detach(), place.spans
+        held = own.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        whole = own.new_zeros(spans.streams).index_add(0, spans.stream, held)[spans.stream]
+        log_weight = whole.clamp(LEAST_LOG_WEIGHT, LOG_RATIO_LIMIT)
+        up, down = (
+            (fixed(rate) * (1 - log_weight.exp()) + fixed(k) * log_weight).exp()
+            for k, rate in zip(self.k, self.rate, strict=True)
+        )
+        return up.where(advantage >= 0, down) * advantage * (place.own_ratio + place.old_logprob)
 
 
 def _ratio(log_ratio: torch.Tensor) -> torch.Tensor:

@@ -34,9 +34,11 @@ class ValueModel(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def values(self, layout: Layout) -> torch.Tensor:
-        """(K,) value before each target."""
-        value: torch.Tensor = self.head(layout.states(self.trunk)).squeeze(-1)
+    def values(self, layout: Layout, *, through_trunk: bool = True) -> torch.Tensor:
+        """(K,) value before each target; gradient flows into the trunk only where asked for."""
+        with torch.set_grad_enabled(through_trunk and torch.is_grad_enabled()):
+            states = layout.states(self.trunk)
+        value: torch.Tensor = self.head(states).squeeze(-1)
         return value[layout.source].float()
 
 
@@ -75,12 +77,14 @@ class ValueInputs:
         target: (N,) value to learn, NaN where none is; `before`: (N,) value before the update.
         clip: how far a step may go from `before`.
         count: targets in all, over every share.
+        trunk_learns: whether the gradient goes beyond the head.
     """
 
     target: NDArray[np.float32]
     before: NDArray[np.float32]
     clip: float
     count: int
+    trunk_learns: bool = True
 
     def streams(self, every: Streams) -> Index:
         """(R',) streams that hold a target."""
@@ -107,7 +111,7 @@ def value_gradient(
         place = every.samples(streams[rows])
         asked = np.isfinite(inputs.target[place])
         target, before = (torch.from_numpy(each[place[asked]]) for each in (inputs.target, inputs.before))
-        value = critic.values(layout).cpu()[torch.from_numpy(asked)]
+        value = critic.values(layout, through_trunk=inputs.trunk_learns).cpu()[torch.from_numpy(asked)]
         held = before + (value - before).clamp(-inputs.clip, inputs.clip)
         error = torch.maximum((value - target) ** 2, (held - target) ** 2)
         loss = 0.5 * error.sum() / max(inputs.count, 1)

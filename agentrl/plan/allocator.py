@@ -38,8 +38,8 @@ class Even:
 class Proportional(Printed):
     """`least` members for each task; what is left goes by weight, the largest remainders first.
 
-    `hard` gives DARS's bias towards hard tasks (arXiv 2508.13755), `uncertain` follows the spread of outcomes
-    as GVM does (arXiv 2505.02391); both papers' constants are not ours.
+    `hard` gives DARS's bias towards hard tasks (arXiv 2508.13755) without its constants, `Acceptance` is
+    GVM's rule, `uncertain` follows the spread of outcomes.
 
     >>> from agentrl.credit.ledger import TaskRecord
     >>> Proportional()([TaskRecord(8, 4), TaskRecord(8, 8), TaskRecord(8, 0)], 4)

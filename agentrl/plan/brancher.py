@@ -178,8 +178,8 @@ class Segments:
     """TreePO: at the end of every segment of `turns` turns each trajectory splits into `width`.
 
     When no trajectory reaches another segment's end, the members left grow from random ends of segments.
-    Source: TreePO (arXiv 2508.17445). Departure: a segment is some turns, theirs some tokens; trajectories
-    that repeat themselves are not stopped early.
+    Source: TreePO (arXiv 2508.17445). Departure: a segment is some turns, theirs some tokens. Its early stop
+    of paths that repeat themselves is `Plan.repeats`; what they leave of the budget goes to other paths.
     """
 
     turns: int = 1

@@ -26,6 +26,8 @@ class Plan(Printed):
         hint: what the expert plays before the agent begins, None for nothing.
         turns: most turns of a trajectory, None for `limits.turns` alone, which bounds it in any case. A
             schedule such as `Staircase` makes horizons grow (ScalingInter-RL, arXiv 2509.08755).
+        repeats: ends a trajectory that repeats itself so often in a row (see `Limits.repeats`), None for
+            `limits.repeats` alone.
         memory: what of its past the agent is shown; it holds in evaluations too.
         refill: dynamic sampling; `replay`: groups of earlier steps.
     """
@@ -35,6 +37,7 @@ class Plan(Printed):
     brancher: Brancher | None = None
     hint: Hint | None = None
     turns: Number | None = None
+    repeats: int | None = None
     memory: Memory = whole_history
     refill: Refill | None = None
     replay: Replay | None = None

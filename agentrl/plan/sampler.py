@@ -102,6 +102,23 @@ def hard(record: TaskRecord, /) -> float:
 
 
 @dataclass(frozen=True)
+class Acceptance:
+    """1 / sqrt(p + `small` / p) of the pass rate p, and 0 for a task that has never succeeded: GVM.
+
+    How many rollouts a task is worth where only successes teach: the rarer they are, the more, until there
+    are none. A task that was never tried counts as one of p = 1/2. Source: RLHFlow/GVM (arXiv 2505.02391),
+    alpha 1e-3 and beta 2. Departure: without the norms of gradients that it weighs tasks by.
+    """
+
+    small: Number = 1e-3
+
+    def __call__(self, record: TaskRecord, /) -> float:
+        """Return a figure of 0 or more."""
+        rate = record.successes / record.attempts if record.attempts else 0.5
+        return float(1 / np.sqrt(rate + fixed(self.small) / rate)) if rate else 0.0
+
+
+@dataclass(frozen=True)
 class NearRate:
     """Tasks whose pass rate is near `rate`, a Gaussian of width `width`; a schedule makes it a curriculum.
 

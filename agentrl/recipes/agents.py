@@ -8,7 +8,7 @@ from agentrl.credit.advantage import Relative, nothing, one, over_past_mean, tur
 from agentrl.credit.keep import mixed_groups
 from agentrl.credit.normalise import over_role_baseline
 from agentrl.credit.peers import everyone, same_turn
-from agentrl.credit.refine import EarlierTool, Novelty
+from agentrl.credit.refine import EarlierTool, Improved, Novelty
 from agentrl.credit.reward import Component, environment_reward
 from agentrl.credit.shaping import BriefWhenEasy, Productive, RareFormat, SoonAndFresh, Unlikely
 from agentrl.credit.subset import MostSpread, PassRateBetween, ResampleOnCorrect, own_turns
@@ -17,7 +17,7 @@ from agentrl.learn.average import trajectory_turn_mean
 from agentrl.learn.schedule import Cosine, Staircase
 from agentrl.learn.surrogate import OpenClip
 from agentrl.learn.weight import EntropyAdvantage, EveryCopy, Improbable
-from agentrl.plan import BalancedForks, EntropyForks, MonteCarlo, Plan, Recover
+from agentrl.plan import BalancedForks, EntropyForks, MonteCarlo, Plan, Recover, Replay
 from agentrl.recipes.about import HAND, LOOPS, READING, About, entry
 from agentrl.recipes.base import GRPO
 
@@ -36,6 +36,7 @@ D3S = replace(GRPO, keep=MostSpread(0.5), on_empty="skip")
 DIFFICULTY = replace(GRPO, keep=PassRateBetween(0.2, 0.8) & mixed_groups, on_empty="skip")
 ASPO = replace(GRPO, advantage=EarlierTool(Relative()))
 XRPO = replace(GRPO, advantage=Novelty(Relative()))
+PIPO = replace(GRPO, advantage=Improved(), plan=Plan(replay=Replay(groups=64, capacity=64, age=2)))
 FISSION_GRPO = replace(
     GRPO,
     keep=own_turns,
@@ -114,6 +115,12 @@ ABOUT: dict[str, About] = {
     "XRPO": entry(
         "a bounded bonus for unlikely successes", "2510.06672", "the novelty term",
         "Without its allocation of rollouts and its solved examples in the prompt.", READING),
+    "PIPO": entry(
+        "the last batch once more, as far as the update on it improved the policy", "2604.00860",
+        "equations 7 to 11, closed loop of the improvement",
+        "The last batch is part of the next step, theirs has a step of its own; its groups of equal rewards "
+        "are not kept; means of rewards that differ by less than 0.01 count as a plateau.",
+        "notes that quote the paper; " + LOOPS),
     "FISSION_GRPO": entry(
         "recovery rollouts from a failure, compared with each other", "2601.15625",
         "the recovery group",

@@ -18,13 +18,13 @@ from agentrl.credit.keep import NoVoid, mixed_groups, no_code_or_answer
 from agentrl.credit.peers import everyone, same_observation, same_state
 from agentrl.credit.reward import InvalidPenalty
 from agentrl.learn.algorithm import Algorithm
-from agentrl.learn.average import FixedLength, token_mean, trajectory_mean, turn_mean
+from agentrl.learn.average import FixedLength, token_mean, trajectory_mean
 from agentrl.learn.penalty import KlToReference
-from agentrl.learn.ratio import sequence_ratio, turn_ratio
+from agentrl.learn.ratio import sequence_ratio, token_ratio
 from agentrl.learn.surrogate import Clip, StopClip, reinforce
 from agentrl.recipes.about import COMMON, PARITY, About
 
-GRPO = Algorithm()
+GRPO = Algorithm(ratio=token_ratio, average=token_mean)
 DR_GRPO = replace(GRPO, advantage=Relative(scale=one), average=FixedLength(1024))
 RLOO = replace(GRPO, advantage=Relative(center=others_mean, scale=one), surrogate=reinforce)
 REINFORCE = replace(
@@ -33,7 +33,7 @@ REINFORCE = replace(
 DAPO = replace(GRPO, keep=mixed_groups, surrogate=Clip(0.2, 0.28), on_empty="skip")
 CISPO = replace(GRPO, surrogate=StopClip(1.0, 0.28))
 GSPO = replace(GRPO, ratio=sequence_ratio, surrogate=Clip(3e-4, 4e-4), average=trajectory_mean)
-TURN_PPO_RATIO = replace(GRPO, ratio=turn_ratio, average=turn_mean)
+TURN_PPO_RATIO = Algorithm()
 SIMPLE_TIR = replace(
     GRPO,
     keep=NoVoid(no_code_or_answer) & mixed_groups,
@@ -113,7 +113,7 @@ ABOUT = {
         checked="gradient tests; parity with plain loops",
     ),
     "TURN_PPO_RATIO": About(
-        title="one ratio per turn and equal weight of turns",
+        title="ratio, clip and average per turn: what Algorithm() is",
         paper="2512.17008",
         equations="the turn as the action; the rest is ours",
         departures=COMMON + "Group-relative instead of a turn-level critic; the ratio is a geometric mean.",

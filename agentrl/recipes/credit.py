@@ -16,7 +16,7 @@ from agentrl.credit.advantage import (
     one,
     turn_reward,
 )
-from agentrl.credit.critic import BiLevelGae, TokenGae, TurnGae
+from agentrl.credit.critic import BiLevelGae, SiblingValue, TokenGae, TurnGae
 from agentrl.credit.gain import InformationGain
 from agentrl.credit.history import MeanAmong, NestedHistory
 from agentrl.credit.normalise import (
@@ -46,6 +46,7 @@ from agentrl.credit.tree import (
 )
 from agentrl.learn.average import turn_mean
 from agentrl.learn.critic import Critic
+from agentrl.learn.optimizer import AdamW
 from agentrl.learn.ratio import turn_ratio
 from agentrl.learn.surrogate import Clip
 from agentrl.plan import EntropyForks, Expand, Plan, Segments
@@ -64,12 +65,19 @@ MT_GRPO = replace(GRPO, advantage=Relative(last_reward) + 1.0 * FirstTurns(Relat
 TURN_PPO = replace(GRPO, advantage=TurnGae(0.99, 0.9), critic=Critic(), ratio=turn_ratio, average=turn_mean)
 BI_LEVEL_GAE = replace(GRPO, advantage=BiLevelGae(), critic=Critic())
 POAD = replace(GRPO, advantage=TokenGae(1.0, 0.95, 0.95), critic=Critic())
+POISE = replace(
+    GRPO,
+    advantage=SiblingValue(),
+    critic=Critic(AdamW(lr=1e-3, weight_decay=0.0), clip=1e6, trunk="stays"),
+)
 TEMPO = replace(GRPO, advantage=Relative(scale=one) + 1.0 * PlaceDifference(SamePast()))
 SALT = replace(GRPO, advantage=MeanAmong(Relative(), same_step))
 TREE_GRPO = replace(
     GRPO, advantage=Relative() + 1.0 * Relative(peers=same_tree), plan=Plan(brancher=Expand(2, 3))
 )
-TREE_PO = replace(GRPO, advantage=Whitened(SubtreeMean(branch_place)), plan=Plan(brancher=Segments()))
+TREE_PO = replace(
+    GRPO, advantage=Whitened(SubtreeMean(branch_place)), plan=Plan(brancher=Segments(), repeats=3)
+)
 SPO_TREE = replace(GRPO, advantage=PlaceDifference(branch_place), plan=Plan(brancher=Segments(turns=2)))
 ARPO_HARD = replace(GRPO, advantage=MeanAmong(Relative(), shared_turn), plan=Plan(brancher=EntropyForks()))
 MARS = replace(GRPO, advantage=Relative(Return(1.0), same_role_and_turn, per="turn"))
@@ -129,6 +137,11 @@ ABOUT: dict[str, About] = {
     "POAD": entry(
         "token GAE that discounts between actions only", "2405.15821", "action decomposition",
         "The critic is a copy of the policy's trunk with a head of its own.", ABSTRACT),
+    "POISE": entry(
+        "a linear probe of the policy's states, read from the other members, as baseline", "2605.07579",
+        "cross-rollout value",
+        "The probe reads hidden states of the policy as it was when training began, along the tokens; no "
+        "entropies.", ABSTRACT),
     "TEMPO": entry(
         "outcome credit plus value differences in the prefix tree", "2509.18314",
         "branch-gated temporal difference",
@@ -143,7 +156,8 @@ ABOUT: dict[str, About] = {
     "TREE_PO": entry(
         "outcome against the mean of every subtree on the way", "2508.17445",
         "multimodal-art-projection/TreePO core_algos.py, size weights",
-        "Segments are turns; whitened over kept turns, not tokens.", "read from the authors' code; " + HAND),
+        "Segments are turns; whitened over kept turns, not tokens. A path stops early after three equal "
+        "turns in a row, theirs by repeated text.", "read from the authors' code; " + HAND),
     "SPO_TREE": entry(
         "value differences between places of a tree", "2505.23564", "AIFrameResearch/SPO, tree",
         "The value of a place is the mean over its trajectories, theirs over its children; no token mask.",

@@ -6,7 +6,14 @@ from dataclasses import replace
 
 from agentrl.credit.advantage import Relative, one
 from agentrl.credit.refine import Confident
-from agentrl.learn.average import Balanced, group_mean, task_mean, trajectory_mean, trajectory_sum
+from agentrl.learn.average import (
+    Balanced,
+    FixedLength,
+    group_mean,
+    task_mean,
+    trajectory_mean,
+    trajectory_sum,
+)
 from agentrl.learn.penalty import Entropy, EntropyTarget, KlToOld, KlToReference, LikelihoodDrop
 from agentrl.learn.ratio import (
     BaseAndFibre,
@@ -18,6 +25,7 @@ from agentrl.learn.ratio import (
 from agentrl.learn.surrogate import (
     Clip,
     ElasticClip,
+    GammaWeight,
     LogClip,
     MixedClip,
     ProbabilityClip,
@@ -30,13 +38,15 @@ from agentrl.learn.surrogate import (
 )
 from agentrl.learn.weight import ConflictTokens, EntropyChange, PlanTokens, TopEntropy
 from agentrl.recipes.about import ABSTRACT, GRADIENT, HAND, About, entry
-from agentrl.recipes.base import GIGPO, GRPO
+from agentrl.recipes.base import GIGPO, GRPO, GSPO
 
-CTPO = replace(GRPO, ratio=cumulative_ratio, surrogate=LogClip(0.2, 0.2, 0.5), average=trajectory_mean)
+CTPO = replace(GRPO, ratio=cumulative_ratio, surrogate=LogClip(0.025, 0.05, 0.5), average=trajectory_mean)
 HOLDER_PO = replace(GRPO, ratio=HolderRatio(0.5), surrogate=LogClip(0.2, 0.2), average=trajectory_mean)
 MIN_PRO = replace(GRPO, ratio=least_prefix_ratio)
 FIBER_PO = replace(GRPO, ratio=BaseAndFibre(0.05, 0.2), surrogate=importance)
 SAPO = replace(GRPO, surrogate=Soft(1.0, 1.05), average=trajectory_mean)
+LUSPO = replace(GSPO, surrogate=Clip(0.2, 0.2), average=FixedLength(1))
+VESPO = replace(GRPO, surrogate=GammaWeight())
 DCPO = replace(GRPO, surrogate=ProbabilityClip(), average=trajectory_sum)
 ETR = replace(GRPO, surrogate=ElasticClip())
 BPO = replace(GRPO, advantage=Relative(scale=one), surrogate=TowardTarget())
@@ -68,7 +78,9 @@ GIGPO_SAPO = replace(GIGPO, surrogate=Soft(1.0, 1.05), penalties=(LikelihoodDrop
 ABOUT: dict[str, About] = {
     "CTPO": entry(
         "cumulative ratios with a log window that grows", "2605.07331", "the cumulative token objective",
-        "The window 0.2 sqrt(t) counts sampled tokens that carry loss.",
+        "The window is that of the authors' script, -0.025 sqrt(t) to 0.05 sqrt(t); t counts sampled tokens "
+        "that carry loss. Averaged over trajectories as in the paper, the script averages over tokens; no "
+        "cap and no second bound for negative advantages.",
         "a fork with the authors' code; " + GRADIENT),
     "HOLDER_PO": entry(
         "one ratio per stream, a power mean", "2605.12058", "YihangChen9/HolderPO core_algos.py",
@@ -84,6 +96,13 @@ ABOUT: dict[str, About] = {
     "SAPO": entry(
         "a soft gate instead of the clip", "2511.20347", "the SAPO gate", "None known.",
         "as in verl and TRL; " + GRADIENT),
+    "LUSPO": entry(
+        "one ratio per stream, times the stream's length", "2602.05261", "the LUSPO objective",
+        "Sums over sampled tokens, averaged over trajectories.",
+        "TRL's loss on common tensors, within 2e-5; " + GRADIENT),
+    "VESPO": entry(
+        "a smooth weight of the whole stream's ratio instead of a clip", "2602.10693", "the gamma weight",
+        "None known.", "TRL's loss on common tensors, within 2e-5; " + GRADIENT),
     "DCPO": entry(
         "bounds that widen for improbable tokens, summed over responses", "2509.02333",
         "lime-RL/DCPO core_algos.py", "Without its smoothed advantages, which need statistics of past steps.",

@@ -15,6 +15,7 @@ from agentrl.credit.objective import (
     RelativeRegression,
     RewardsAsLabels,
 )
+from agentrl.credit.uniform import UniformValue
 from agentrl.learn.average import trajectory_mean
 from agentrl.learn.optimizer import Lion
 from agentrl.learn.surrogate import reinforce
@@ -31,6 +32,7 @@ TRPA = replace(_GROUPS, advantage=Ranked())
 COPG = replace(_GROUPS, advantage=Contrast())
 REFUEL = replace(_GROUPS, advantage=RelativeRegression())
 KTO = replace(_GROUPS, advantage=Desirable())
+ROVER = replace(GRPO, advantage=UniformValue(), surrogate=reinforce)
 GRPO_LION = replace(GRPO, optimizer=Lion())
 
 _EACH = "Groups of equal rewards are dropped; the objective is averaged over groups. "
@@ -62,6 +64,12 @@ ABOUT: dict[str, About] = {
     "KTO": entry(
         "desirable and undesirable trajectories, without pairs", "2402.01306", "the KTO value function",
         _EACH + "The reference point is the group's own mean.", READING),
+    "ROVER": entry(
+        "log-ratios regressed onto the value of drawing uniformly", "2509.24981",
+        "yuxiaooye/ROVER dp_actor.py and core_algos.py",
+        "What follows a turn's last token is the next turn's first. It takes several steps on a batch to "
+        "differ from a centred policy gradient; a lone member gets 0.",
+        "read from the authors' code; " + LOOPS),
     "GRPO_LION": entry(
         "GRPO stepped by Lion", "2302.06675", "algorithm 2", "The gradient is GRPO's.",
         "steps computed by hand"),

@@ -19,7 +19,7 @@ TABLE = """
 1|StoSignSGD||optimizer: its noise is not in the abstract; Lion is here
 2|Scaf-GRPO||hints in the prompt are the rollout's: an outline in tiers has to come with the tasks
 3|RiskPO||needs bundles of tasks and running quantiles whose constants are not published in the abstract
-4|POISE||2605.07579: a probe on hidden states of the policy; a critic here is a copy of its trunk
+4|POISE|POISE|its probe reads the policy as it was at the beginning, and no entropies
 5|ETR|ETR|without the term of the group's variance
 6|EMPO||needs an equivalence of free answers; a world may give cluster shares as its reward
 7|CAPO (curvature)||needs gradients of single tokens
@@ -34,7 +34,7 @@ TABLE = """
 16|D3S|D3S,TOP_ENTROPY|
 17|MC-GRPO|MC_GRPO|
 18|POAD|POAD|
-19|PIPO||2604.00860: a second update on the previous batch; its reward of improvement was not to be read
+19|PIPO|PIPO|one step for both batches
 20|FATE||repairs proposed by the policy and scored on several goals
 21|FAPO|FAPO|
 22|ADORA||its weights are not in the abstract
@@ -53,12 +53,12 @@ TABLE = """
 35|T-PPO, EGAE||training on unfinished rollouts: the run plays episodes to their end
 36|VPPO||needs a forward pass with hidden observations
 37|NFT|NFT|
-38|VAS||chooses tasks by variance: the task sampler's
+38|VAS||Plan(sampler=Weighted(uncertain)), without diversity of texts
 39|Lion|GRPO_LION|
 40|PAPO||needs a forward pass with hidden observations
 41|OTC|OTC|
 42|BNPO|BETA_NORM|
-43|GHPO||hints in the prompt are the rollout's
+43|GHPO||Plan(hint=WhenFailing()): the expert plays the first part where all failed
 44|EARL|TOP_ENTROPY|
 45|BRPO||cuts thinking at budgets: needs a forced answer at each
 46|SofT-GRPO||soft tokens have no token likelihood
@@ -68,7 +68,7 @@ TABLE = """
 50|MDPO|MDPO|constant step size
 51|ASPO|ASPO|
 52|CaCoVID||unrelated: video tokens
-53|FG-ExPO||its functions are not given; DIFFICULTY and a schedule of KL are near
+53|FG-ExPO||Plan(sampler=Weighted(NearRate(0.5))); its KL by accuracy is not given
 54|SRPO||distillation on a privileged prompt needs whole distributions
 55|TRPA|TRPA|
 56|CoPG|COPG|
@@ -79,10 +79,10 @@ TABLE = """
 61|RLUF||a reward model of users
 62|Pitfalls of verifiers||advice for graders
 63|MO-GRPO|GDPO_REWARDS|each reward by its own spread; weights are yours
-64|DARS||how many rollouts a task gets: the allocator's
+64|DARS||Plan(allocator=Proportional(hard)), without its constants
 65|open-rs||a study of small models
 66|R1-AQA||audio; nothing to transfer
-67|SSR||a replay of rollouts: the run's
+67|SSR||Plan(replay=Replay()), whole groups
 68|ReST-RL||tree search at decoding
 69|RRVF||a world with a renderer
 70|Format and length||a reward of a world
@@ -99,11 +99,11 @@ TABLE = """
 81|DanceGRPO||diffusion
 82|MM-UPT||a reward by majority: of a world with answers
 83|DeepVideo-R1|REG_GRPO|
-84|DUMP||a curriculum over sources: the task sampler's
+84|DUMP||a curriculum over sources: the ledger keeps tasks and roles, no sources
 85|Small subnetworks||a study of what changes
 86|Echo chamber||a study with small models
 87|GRPO-R||needs hidden layers of the model
-88|GVM||how many rollouts a task gets: the allocator's
+88|GVM||Plan(allocator=Proportional(Acceptance())), without norms of gradients
 89|Survey||a survey
 90|KAT-V1||two modes of answering in one pipeline
 91|R1-Router|STEP_GRPO|
@@ -121,7 +121,7 @@ TABLE = """
 103|Survey RL||a survey
 104|SSPO|SSPO|
 105|80/20|TOP_ENTROPY|
-106|ROVER||2509.24981: its target is a mean over the vocabulary; losses here see drawn tokens
+106|ROVER|ROVER|
 107|AutoVLA||driving; thinking only where needed
 108|STEER|STEER|
 109|MultiRole-R1||a reward over texts of the group
@@ -133,7 +133,7 @@ TABLE = """
 115|BroRL||hundreds of rollouts: a setting, rl.members
 116|IGPO|IGPO,IGPO_JOINT|
 117|UFO|UFO|
-118|DRIVE||stages over hard tasks: the task sampler's
+118|DRIVE||Plan(sampler=Weighted(hard)) in a second run
 119|Micro Lie theory||unrelated
 120|SALT|SALT|
 121|CDSA||unrelated: control

@@ -171,6 +171,8 @@ class Episode:
     def _limit(self, prompt: Prompt) -> StopReason | None:
         if len(self.turns) >= self.play.limits.turns:
             return StopReason.MAX_TURNS
+        if repeats(self.turns, self.play.limits.repeats):
+            return StopReason.REPEATED
         room = self._room(prompt)
         return StopReason.MAX_TOKENS if room is not None and room < 1 else None
 
@@ -326,6 +328,13 @@ class Episode:
             step=where.step,
             turns_done=len(self.turns),
         )
+
+
+def repeats(turns: Sequence[Turn], most: int | None) -> bool:
+    """Whether the last `most` turns said the same of the same observation."""
+    if most is None or len(turns) < most:
+        return False
+    return len({(turn.observation, turn.text) for turn in turns[-most:]}) == 1
 
 
 def _spans(parsed: Parsed, places: Places | None) -> tuple[Span, ...]:

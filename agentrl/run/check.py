@@ -21,6 +21,7 @@ from agentrl.trajectory.batch import (
     REFERENCE_LOGPROB,
     SENTENCE,
     VALUE,
+    VOCABULARY_LOGPROB,
     Batch,
     Column,
 )
@@ -205,7 +206,7 @@ def _check_measured(
     algorithm: Algorithm, trajectory: Trajectory, column: Column, error: MissingColumnError
 ) -> None:
     """Raise where a run does not measure the column that an algorithm reads."""
-    if column in (REFERENCE_LOGPROB, LOGPROB_BEFORE_UPDATE, ENTROPY, SENTENCE):
+    if column in (REFERENCE_LOGPROB, LOGPROB_BEFORE_UPDATE, ENTROPY, SENTENCE, VOCABULARY_LOGPROB):
         return
     if column == VALUE and algorithm.critic is not None:
         return

@@ -143,7 +143,10 @@ def _play(
         hints=None if plan.hint is None else [plan.hint(record) for record in records],
     )
     turns = plan.most_turns(settings.limits.turns)
-    task = Task(tuple(assignments), "model", settings.rl.temperature, settings.rl.top_p, turns, plan.brancher)
+    task = Task(
+        tuple(assignments), "model", settings.rl.temperature, settings.rl.top_p, turns, plan.brancher,
+        plan.repeats,
+    )  # fmt: skip
     results = collect_on(bench.crew, task, weights)
     bench.keep(results)
     return complete_groups(results)

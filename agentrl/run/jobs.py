@@ -67,12 +67,14 @@ class Measure:
     temperature: float
     reference: Path | None = None
     answers: Answers = ()
+    vocabulary: bool = False
 
     def __call__(self, shard: Shard) -> Measured:
         """Return what the model says."""
         return shard.measure(
-            self.batch, self.streams, self.micro_tokens, self.temperature, self.reference, self.answers
-        )
+            self.batch, self.streams, self.micro_tokens, self.temperature, self.reference, self.answers,
+            vocabulary=self.vocabulary,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

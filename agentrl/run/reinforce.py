@@ -32,6 +32,7 @@ from agentrl.run.samples import write_samples
 from agentrl.run.values import learn_values, value_inputs
 from agentrl.trajectory.batch import (
     CURRENT_LOGPROB,
+    CURRENT_VOCABULARY_LOGPROB,
     ENTROPY,
     GOLD_LOGPROB,
     GOLD_LOGPROB_FINAL,
@@ -39,6 +40,7 @@ from agentrl.trajectory.batch import (
     REFERENCE_LOGPROB,
     SENTENCE,
     VALUE,
+    VOCABULARY_LOGPROB,
 )
 from agentrl.trajectory.pack import pack
 
@@ -111,19 +113,23 @@ def measured(bench: Bench, algorithm: Algorithm, batch: Batch) -> Batch:
     wanted = Measure(batch, streams, settings.micro_tokens, settings.rl.temperature)
     reads = set(bench.columns) | ({LOGPROB_BEFORE_UPDATE} if settings.rl.top_p < 1.0 else set())
     believes = bool(reads & {GOLD_LOGPROB, GOLD_LOGPROB_FINAL})
-    if believes or reads & {LOGPROB_BEFORE_UPDATE, ENTROPY}:
+    if believes or reads & {LOGPROB_BEFORE_UPDATE, ENTROPY, VOCABULARY_LOGPROB}:
         lead, protocol = settings.rl.answer_lead, bench.crew.protocol
         shown = bench.renderer.for_tools(bench.crew.schemas) if believes else bench.renderer
         answers = answers_of(batch, shown, protocol, lead) if believes else ()
-        own = measure_on(bench.crew, replace(wanted, answers=answers), _weights(bench))
-        for column, values in ((LOGPROB_BEFORE_UPDATE, own.logprob), (ENTROPY, own.entropy)):
+        asked = replace(wanted, answers=answers, vocabulary=VOCABULARY_LOGPROB in reads)
+        own = measure_on(bench.crew, asked, _weights(bench))
+        said = {
+            LOGPROB_BEFORE_UPDATE: own.logprob, ENTROPY: own.entropy, VOCABULARY_LOGPROB: own.vocabulary,
+        }  # fmt: skip
+        for column, values in said.items():
             batch = batch.with_column(column, values) if column in reads else batch
         batch = with_beliefs(batch, [own.beliefs]) if believes else batch
     if SENTENCE in reads:
         batch = with_sentences(batch, bench.renderer.decode)
     if bench.critic is not None:
-        asked = MeasureValues(batch, streams, bench.critic.weights(), settings.micro_tokens)
-        batch = batch.with_column(VALUE, measure_values_on(bench.crew, asked))
+        wanted_values = MeasureValues(batch, streams, bench.critic.weights(), settings.micro_tokens)
+        batch = batch.with_column(VALUE, measure_values_on(bench.crew, wanted_values))
     if "reference_logprob" in algorithm.needs or REFERENCE_LOGPROB in reads:
         reference = replace(wanted, reference=bench.checkpoint("warm-start"))
         batch = batch.with_column(REFERENCE_LOGPROB, measure_on(bench.crew, reference, None).logprob)
@@ -171,8 +177,13 @@ def update(
 def _with_current(bench: Bench, batch: Batch) -> Batch:
     """Return the batch with what the learner says now, which objectives over groups read."""
     settings = bench.settings
-    wanted = Measure(batch, streams_of(batch), settings.micro_tokens, settings.rl.temperature)
+    vocabulary = VOCABULARY_LOGPROB in batch
+    wanted = Measure(
+        batch, streams_of(batch), settings.micro_tokens, settings.rl.temperature, vocabulary=vocabulary
+    )
     now = measure_on(bench.crew, wanted, _weights(bench))
+    if vocabulary:
+        batch = batch.with_column(CURRENT_VOCABULARY_LOGPROB, now.vocabulary)
     return batch.with_column(CURRENT_LOGPROB, now.logprob)
 
 

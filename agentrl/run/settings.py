@@ -165,6 +165,7 @@ class LimitSettings(Settings):
     observation_tokens: Count | None = None
     step_seconds: Positive = 60.0
     trajectory_seconds: Positive | None = None
+    repeats: Annotated[int, Field(ge=2)] | None = None
 
 
 class EvaluationSettings(Settings):

@@ -59,7 +59,8 @@ Actor = Literal["model", "random", "expert"]
 class Task:
     """A share of a collection: who plays which assignments, and how.
 
-    `turns` bounds trajectories below the limits of the run; with a `brancher` groups grow as trees.
+    `turns` and `repeats` bound trajectories below the limits of the run; with a `brancher` groups grow as
+    trees.
     """
 
     assignments: tuple[Assignment, ...]
@@ -68,6 +69,7 @@ class Task:
     top_p: float
     turns: int | None = None
     brancher: Brancher | None = None
+    repeats: int | None = None
 
 
 class Shard:
@@ -137,9 +139,8 @@ class Shard:
         return collect(self.stock, play, task.assignments, concurrency=self.concurrency)
 
     def _limits(self, task: Task) -> Limits:
-        if task.turns is None:
-            return self.limits
-        return replace(self.limits, turns=min(task.turns, self.limits.turns))
+        turns = self.limits.turns if task.turns is None else min(task.turns, self.limits.turns)
+        return replace(self.limits, turns=turns, repeats=task.repeats or self.limits.repeats)
 
     def _policy(self, actor: Actor) -> Policy:
         if actor == "random":
@@ -179,14 +180,17 @@ class Shard:
         temperature: float,
         reference: Path | None,
         answers: Answers = (),
+        *,
+        vocabulary: bool = False,
     ) -> Measured:
         """Measure some streams under the current weights, or under those of a checkpoint."""
         from agentrl.learn.probes import measure
 
         model = self._model() if reference is None else self._reference_model(reference)
         return measure(
-            batch, model, streams, answers=answers, temperature=temperature, micro_tokens=micro_tokens
-        )
+            batch, model, streams, answers=answers, vocabulary=vocabulary, temperature=temperature,
+            micro_tokens=micro_tokens,
+        )  # fmt: skip
 
     def critic(self, weights: torch.Tensor) -> ValueModel:
         """The shard's critic with the given flat weights, kept from one call to the next."""

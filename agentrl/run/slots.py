@@ -42,8 +42,8 @@ NAMES = frozenset(name for name, value in _FOUND.items() if _is_part(value))
 def with_slots(plan: Plan, given: Mapping[str, Description]) -> Plan:
     """Return a plan with slots as settings write them.
 
-    A part is a table `{part = "Expand", trees = 2}`, a function `{function = "..."}`, `turns` also a number;
-    names without a module are those of `agentrl.plan`. `false` empties a slot.
+    A part is a table `{part = "Expand", trees = 2}`, a function `{function = "..."}`, `turns` also a number,
+    `repeats` always; names without a module are those of `agentrl.plan`. `false` empties a slot.
 
     Raises:
         ConfigError: there is no such slot, part or field.
@@ -72,6 +72,10 @@ def _slot(name: str, value: Description) -> object:
     if value is False:
         return getattr(Plan(), name)
     if name == "turns" and isinstance(value, int | float):
+        return value
+    if name == "repeats":
+        if not isinstance(value, int) or value < 2:
+            raise ConfigError(f"rl.plan.repeats is {value!r}; write a whole number of at least 2.")
         return value
     if not isinstance(value, dict) or not {"part", "function"} & value.keys():
         raise ConfigError(

@@ -29,7 +29,9 @@ def value_inputs(algorithm: Algorithm, batch: Batch, credit: Credit) -> ValueInp
     if algorithm.critic is None or part is None:
         return None
     target = part.returns(batch, credit.reward, credit.kept).astype(np.float32)
-    return ValueInputs(target, batch[VALUE], fixed(algorithm.critic.clip), int(np.isfinite(target).sum()))
+    count = int(np.isfinite(target).sum())
+    learns = algorithm.critic.trunk == "learns"
+    return ValueInputs(target, batch[VALUE], fixed(algorithm.critic.clip), count, learns)
 
 
 def learn_values(

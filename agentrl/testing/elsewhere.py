@@ -7,6 +7,7 @@ through a set of texts to build a room or a list shows every process another one
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pickle
 import subprocess
@@ -46,7 +47,7 @@ def played_elsewhere(probe: Probe, tasks: Sequence[Where]) -> list[list[list[Mom
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise CheckError(f"what makes the world cannot be sent to another process: {error}") from error
     with ThreadPoolExecutor(len(_SEEDS)) as pool:
-        return list(pool.map(lambda seed: _played(work, seed), _SEEDS))
+        return list(pool.map(functools.partial(_played, work), _SEEDS))
 
 
 def _played(work: bytes, seed: str) -> list[list[Moment]]:

@@ -16,6 +16,7 @@ from agentrl.errors import BatchError, MissingColumnError
 from agentrl.trajectory.columns import (
     AXES,
     CURRENT_LOGPROB,
+    CURRENT_VOCABULARY_LOGPROB,
     DEFAULTS,
     ENTROPY,
     GOLD_LOGPROB,
@@ -30,12 +31,14 @@ from agentrl.trajectory.columns import (
     SPAN,
     STOPS,
     VALUE,
+    VOCABULARY_LOGPROB,
     Axis,
     Bools,
     Column,
     Floats,
     Ints,
     Keys,
+    Places,
     Texts,
     check_length,
     check_range,
@@ -63,8 +66,10 @@ if TYPE_CHECKING:
     from agentrl.trajectory.detail import TrajectoryDetail, TurnDetail
 
 __all__ = [
-    "CURRENT_LOGPROB", "ENTROPY", "GOLD_LOGPROB", "GOLD_LOGPROB_FINAL", "KINDS", "KNOWN_COLUMNS",
+    "CURRENT_LOGPROB", "CURRENT_VOCABULARY_LOGPROB", "ENTROPY", "GOLD_LOGPROB", "GOLD_LOGPROB_FINAL",
+    "KINDS", "KNOWN_COLUMNS",
     "LOGPROB_BEFORE_UPDATE", "NO_KEY", "NO_SPAN", "REFERENCE_LOGPROB", "SENTENCE", "SPAN", "STOPS", "VALUE",
+    "VOCABULARY_LOGPROB",
     "Axis", "Batch", "Bools", "Column", "Floats", "Ints", "Keys", "Texts",
     "expand", "factorize", "keys_of", "reward_component", "segment_sum",
 ]  # fmt: skip
@@ -166,29 +171,29 @@ class Batch:
         return len(self.logprob)
 
     @functools.cached_property
-    def trajectory_of_turn(self) -> Ints:
+    def trajectory_of_turn(self) -> Places:
         """(S,) trajectory of each turn."""
-        return expand(np.arange(self.num_trajectories, dtype=np.int32), self.turn_start)
+        return expand(np.arange(self.num_trajectories, dtype=np.int64), self.turn_start)
 
     @functools.cached_property
-    def turn_of_token(self) -> Ints:
+    def turn_of_token(self) -> Places:
         """(T,) turn of each token."""
-        return expand(np.arange(self.num_turns, dtype=np.int32), self.token_start)
+        return expand(np.arange(self.num_turns, dtype=np.int64), self.token_start)
 
     @functools.cached_property
-    def turn_of_sample(self) -> Ints:
+    def turn_of_sample(self) -> Places:
         """(N,) turn of each sampled token."""
-        return expand(np.arange(self.num_turns, dtype=np.int32), self.sample_start)
+        return expand(np.arange(self.num_turns, dtype=np.int64), self.sample_start)
 
     @functools.cached_property
-    def trajectory_of_sample(self) -> Ints:
+    def trajectory_of_sample(self) -> Places:
         """(N,) trajectory of each sampled token."""
         return self.trajectory_of_turn[self.turn_of_sample]
 
     @functools.cached_property
-    def turn_index(self) -> Ints:
+    def turn_index(self) -> Places:
         """(S,) position of each turn within its trajectory, from 0."""
-        return (np.arange(self.num_turns) - self.turn_start[self.trajectory_of_turn]).astype(np.int32)
+        return np.arange(self.num_turns, dtype=np.int64) - self.turn_start[self.trajectory_of_turn]
 
     @functools.cached_property
     def turns_per_trajectory(self) -> Ints:
@@ -196,9 +201,9 @@ class Batch:
         return np.diff(self.turn_start).astype(np.int32)
 
     @functools.cached_property
-    def group_of_turn(self) -> Ints:
+    def group_of_turn(self) -> Places:
         """(S,) group of each turn."""
-        return self.group[self.trajectory_of_turn]
+        return self.group.astype(np.int64)[self.trajectory_of_turn]
 
     @functools.cached_property
     def truncated(self) -> Bools:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Axis: TypeAlias = Literal["E", "S", "T", "N"]
 Ints: TypeAlias = NDArray[np.int32]
 Keys: TypeAlias = NDArray[np.int64]
+Places: TypeAlias = NDArray[np.int64]
+"""Rows of another axis. numpy gathers by 64-bit indices, and would convert narrower ones at each use."""
 Floats: TypeAlias = NDArray[np.float32]
 Bools: TypeAlias = NDArray[np.bool_]
 Texts: TypeAlias = NDArray[np.str_]
@@ -47,6 +49,10 @@ class Column:
 REFERENCE_LOGPROB = Column("reference_logprob", "N", "agentrl.learn.probes.reference_logprob")
 LOGPROB_BEFORE_UPDATE = Column("logprob_before_update", "N", "agentrl.learn.probes.current_logprob")
 CURRENT_LOGPROB = Column("current_logprob", "N", "the run, before each optimizer step after the first")
+VOCABULARY_LOGPROB = Column("vocabulary_logprob", "N", "agentrl.learn.probes.vocabulary_logprob")
+CURRENT_VOCABULARY_LOGPROB = Column(
+    "current_vocabulary_logprob", "N", "the run, before each optimizer step after the first"
+)
 ENTROPY = Column("entropy", "N", "agentrl.learn.probes.entropy")
 VALUE = Column("value", "N", "a critic: give the algorithm one, Algorithm(critic=Critic())")
 SPAN = Column("span", "N", "turns whose text has marked spans, such as reasoning between <think> tags")
@@ -55,7 +61,8 @@ GOLD_LOGPROB = Column("gold_logprob", "S", "agentrl.learn.belief.gold_belief")
 GOLD_LOGPROB_FINAL = Column("gold_logprob_final", "E", "agentrl.learn.belief.gold_belief")
 
 KNOWN_COLUMNS = (
-    REFERENCE_LOGPROB, LOGPROB_BEFORE_UPDATE, CURRENT_LOGPROB, ENTROPY, VALUE, SPAN, SENTENCE, GOLD_LOGPROB,
+    REFERENCE_LOGPROB, LOGPROB_BEFORE_UPDATE, CURRENT_LOGPROB, VOCABULARY_LOGPROB,
+    CURRENT_VOCABULARY_LOGPROB, ENTROPY, VALUE, SPAN, SENTENCE, GOLD_LOGPROB,
     GOLD_LOGPROB_FINAL,
 )  # fmt: skip
 

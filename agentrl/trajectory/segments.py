@@ -46,7 +46,7 @@ def factorize(labels: ArrayLike) -> Ints:
 def dense(ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
     """Number distinct ids from 0 in ascending order; return the numbers and how many there are.
 
-    The same as `np.unique(ids, return_inverse=True)` without its sort of places.
+    The same as `np.unique(ids, return_inverse=True)`, faster where ids are few or near each other.
 
     >>> numbers, count = dense(np.array([7, -1, 7, 2**62]))
     >>> numbers.tolist(), count
@@ -61,8 +61,29 @@ def dense(ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
         found[place] = True
         number = np.cumsum(found) - 1
         return number[place], int(number[-1]) + 1
-    distinct = np.unique(ids)
-    return np.searchsorted(distinct, ids).astype(np.int64), len(distinct)
+    order = np.argsort(ids)
+    line = ids[order]
+    number = np.zeros(len(ids), np.int64)
+    (line[1:] != line[:-1]).cumsum(out=number[1:])
+    place = np.empty(len(ids), np.int64)
+    place[order] = number
+    return place, int(number[-1]) + 1
+
+
+def narrow(ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
+    """Number ids from 0 and return a bound of the numbers, which may skip some: cheaper than `dense`.
+
+    >>> numbers, bound = narrow(np.array([7, -1, 7, 3]))
+    >>> numbers.tolist(), bound
+    ([8, 0, 8, 4], 9)
+    """
+    if not len(ids):
+        return np.zeros(0, np.int64), 0
+    low, high = int(ids.min()), int(ids.max())
+    if high - low > 8 * len(ids) + 1024:
+        return dense(ids)
+    wide = ids.astype(np.int64, copy=False)
+    return (wide - low if low else wide), high - low + 1
 
 
 def expand(values: NDArray[Scalar], start: Ints) -> NDArray[Scalar]:

@@ -30,6 +30,7 @@ class StopReason(StrEnum):
     MAX_TURNS = "max_turns"
     MAX_TOKENS = "max_tokens"
     CONTEXT = "context"
+    REPEATED = "repeated"
 
 
 class InvalidReason(StrEnum):

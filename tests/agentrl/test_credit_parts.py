@@ -23,7 +23,7 @@ from agentrl.credit.keep import (
     no_parsed_action,
     no_valid_action,
 )
-from agentrl.credit.ledger import PAST_MEAN, Ledger, TaskRecord
+from agentrl.credit.ledger import IMPROVEMENT, PAST_MEAN, Ledger, TaskRecord
 from agentrl.credit.part import describe, load, rebuild, resolve
 from agentrl.credit.peers import SimilarObservation, same_observation, same_state
 from agentrl.credit.reward import (
@@ -36,8 +36,10 @@ from agentrl.credit.reward import (
 )
 from agentrl.errors import AlgorithmError, MissingColumnError
 from agentrl.learn.schedule import Linear
+from agentrl.testing.make import make_trajectories
 from agentrl.trajectory.batch import KINDS, STOPS, Batch, reward_component
 from agentrl.trajectory.detail import TurnDetail
+from agentrl.trajectory.pack import pack
 from agentrl.trajectory.turn import StopReason, TurnKind
 
 if TYPE_CHECKING:
@@ -237,6 +239,21 @@ class TestLedger:
         fresh = Ledger().annotate(self.batch)
         assert fresh[PAST_MEAN].tolist() == [0, 0, 0]
         assert Ledger().record(self.batch).annotate(self.batch)[PAST_MEAN].tolist() == [0.5, 0.5, 4.0]
+
+    def test_improvement_is_that_of_this_step_over_the_past(self) -> None:
+        # Past means 1 and 3, mean 2, deviation 1. This step's trajectory earned 5, an older one 9.
+        old, new = make_trajectories(groups=2, members=1)
+        batch = pack([replace(old, step=3), replace(new, step=4)])
+        rewards = np.zeros(batch.num_turns, np.float32)
+        rewards[batch.turn_start[1:] - 1] = [9, 5]
+        batch = replace(batch, reward=rewards)
+        found = Ledger(means=(1.0, 3.0)).annotate(batch)[IMPROVEMENT]
+        assert found[0] == pytest.approx(3.0)
+        assert np.isnan(found[1])
+        for past in ((), (1.0,), (1.0, 1.005)):  # too little, or a plateau
+            assert Ledger(means=past).annotate(batch)[IMPROVEMENT][0] == 0
+        means = Ledger(means=tuple(float(k) for k in range(8))).record(self.batch).means
+        assert means == pytest.approx((1, 2, 3, 4, 5, 6, 7, 5 / 3))
 
     def test_json_round_trip(self) -> None:
         ledger = Ledger().record(self.batch)

@@ -15,6 +15,7 @@ from agentrl.errors import AlgorithmError, ConfigError, RolloutError
 from agentrl.learn.algorithm import describe, from_description
 from agentrl.learn.schedule import Linear, Staircase
 from agentrl.plan import (
+    Acceptance,
     Expand,
     ExpertPrefix,
     InOrder,
@@ -76,6 +77,7 @@ def test_tasks_come_in_order_and_a_split_that_ends_is_shuffled() -> None:
         (alike, [1, 1, 1, 1]),
         (uncertain, [0.3, 0.5, 0.3, 0.5]),
         (hard, [0.9, 0.5, 0.1, 0.5]),
+        (Acceptance(0.125), [0, 0.75**-0.5, 1.125**-0.5, 0.75**-0.5]),
         (NearRate(0.9, 0.2), [np.exp(-8), np.exp(-2), 1, np.exp(-2)]),
         (Within(0.1, 0.9), [0, 1, 0, 1]),
     ],
@@ -300,7 +302,8 @@ def test_settings_fill_slots() -> None:
         sampler=FULL.sampler, allocator=Proportional(hard), turns=Staircase((2, 4)), memory=Window(3),
         replay=Replay(),
     )  # fmt: skip
-    assert with_slots(Plan(), {"turns": 5}).turns == 5
+    assert with_slots(Plan(), {"turns": 5, "repeats": 3}) == Plan(turns=5, repeats=3)
+    assert with_slots(Plan(repeats=3), {"repeats": False}).repeats is None
 
 
 @pytest.mark.parametrize(
@@ -315,6 +318,7 @@ def test_settings_fill_slots() -> None:
         ({"memory": {"turns": 2}}, r"rl\.plan\.memory is .*write a table"),
         ({"refill": {"part": "Replay"}}, "no part for that slot"),
         ({"turns": {"part": "Window"}}, "no part for that slot"),
+        ({"repeats": 1}, r"rl\.plan\.repeats is 1; write a whole number of at least 2"),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_answered_with_a_sentence(slots: dict[str, object], said: str) -> None:

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 
 from agentrl.errors import MissingColumnError
 from agentrl.learn.algorithm import Algorithm
+from agentrl.learn.forward import Streams
 from agentrl.learn.gradient import flat_weights, load_flat, policy_gradient
 from agentrl.learn.loss import prepare
 from agentrl.learn.penalty import Entropy, KlToReference
@@ -21,6 +22,7 @@ from agentrl.learn.probes import (
     merged,
     reference_logprob,
     streams_of,
+    vocabulary_logprob,
 )
 from agentrl.learn.weight import TruncatedImportance
 from agentrl.policy.base import Sampling
@@ -37,6 +39,7 @@ from agentrl.trajectory.batch import (
     LOGPROB_BEFORE_UPDATE,
     REFERENCE_LOGPROB,
     VALUE,
+    VOCABULARY_LOGPROB,
     Batch,
     Column,
 )
@@ -76,6 +79,19 @@ def test_the_entropy_is_the_mean_surprise() -> None:
     surprise = -BATCH.logprob
     error = (surprise - measured).std() / np.sqrt(len(surprise))
     assert abs((surprise - measured).mean()) < 4 * error
+
+
+def test_the_mean_over_the_vocabulary_is_that_of_every_logit() -> None:
+    measured = vocabulary_logprob(BATCH, MODEL)[VOCABULARY_LOGPROB]
+    every = Streams.of(BATCH)
+    sequences, targets = every.sequences(np.arange(len(every)))
+    with torch.no_grad():
+        expected = [
+            MODEL(input_ids=torch.from_numpy(ids.astype(np.int64))[None]).logits[0].log_softmax(-1).mean(-1)
+            for ids in sequences
+        ]
+    found = [each[positions - 1] for each, positions in zip(expected, targets, strict=True)]
+    assert_allclose(measured, torch.cat(found), atol=1e-5)
 
 
 def test_shares_in_any_order_are_the_whole() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from agentrl.errors import ConfigError
 from agentrl.learn.forward import predict, rows_of
 from agentrl.policy.base import Request, Sample
 from agentrl.policy.expert import ExpertPolicy
@@ -17,6 +18,7 @@ from agentrl.policy.hf import HfPolicy
 from agentrl.policy.render import Renderer
 from agentrl.policy.scripted import RandomPolicy, ScriptedPolicy, closed_turn
 from agentrl.rollout import (
+    Limits,
     Stock,
     collect,
 )
@@ -58,6 +60,30 @@ def model(renderer: Markup) -> PreTrainedModel:
 def test_the_limit_of_turns_truncates_and_scores(renderer: Markup) -> None:
     (item,) = valid(collect(Stock(WordWorld), play(RandomPolicy(), turns=2), groups(1, 1)))
     assert (item.stop, len(item.turns), item.success) == (StopReason.MAX_TURNS, 2, False)
+
+
+class Endless(WordWorld):
+    """Asks for one word, and then says "Again." for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(length=9)
+
+    def _show(self) -> str:
+        self.word = "lamp"
+        return "Again." if self.turn else "Say lamp."
+
+
+def test_a_trajectory_that_repeats_itself_stops_early_and_scores() -> None:
+    # The first answer meets the task, the others all meet the same reply.
+    mumbling = ScriptedPolicy(["a", "no", "no", "no", "no", "no", "no"])
+    (item,) = valid(collect(Stock(Endless), play(mumbling, turns=7, repeats=3), groups(1, 1)))
+    assert [turn.text for turn in item.turns] == ["a", "no", "no", "no"]
+    assert (item.stop, item.success, item.truncated) == (StopReason.REPEATED, False, True)
+    changing = ScriptedPolicy(["no", "a"] * 4)
+    (item,) = valid(collect(Stock(Endless), play(changing, turns=7, repeats=3), groups(1, 1)))
+    assert (item.stop, len(item.turns)) == (StopReason.MAX_TURNS, 7)
+    with pytest.raises(ConfigError, match=r"limits\.repeats is 1"):
+        Limits(repeats=1)
     assert item.truncated
     assert item.reward > 0
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from agentrl.credit.critic import TokenGae, TurnGae, returns_of
+from agentrl.credit.critic import SiblingValue, TokenGae, TurnGae, returns_of
 from agentrl.credit.ledger import Ledger
 from agentrl.errors import AlgorithmError, MissingColumnError
 from agentrl.learn.critic import Critic
@@ -39,7 +39,10 @@ KNOWING = {"id": WORLD, "kwargs": {"answer": "apple drawer"}}
 def settings(recipe: str = "GRPO", *, processes: int = 1, **changes: object) -> TrainSettings:
     return tiny(
         environment=KNOWING, processes=processes,
-        rl=rl(algorithm=recipe, optimizer={"warmup": 0.0}, critic_optimizer={"warmup": 0.0}, **changes),
+        rl=rl(
+            algorithm=recipe, optimizer={"warmup": 0.0},
+            critic_optimizer={"warmup": 0.0, "weight_decay": 0.0}, **changes,
+        ),
     )  # fmt: skip
 
 
@@ -69,8 +72,11 @@ def test_a_recipe_that_reads_measured_columns_trains_and_processes_change_nothin
     assert ("value_loss" in rows(tmp_path / "1")[0]) == (name == "POAD")
 
 
+MEASURED = ("IGPO_JOINT", "TURN_PPO", "BI_LEVEL_GAE", "STEER", "POISE", "ROVER", "PIPO")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["IGPO_JOINT", "TURN_PPO", "BI_LEVEL_GAE", "STEER"])
+@pytest.mark.parametrize("name", MEASURED)
 def test_the_other_recipes_with_measured_columns_train(name: str, tmp_path: Path) -> None:
     train(settings(name), out=tmp_path)
     assert weights(tmp_path) != weights(tmp_path, "warm-start")
@@ -158,6 +164,22 @@ def test_gradients_of_a_critics_shares_add_up_and_far_steps_earn_nothing() -> No
     far = ValueInputs(before + 9, before - 1, 0.5, inputs.count)
     assert float(value_gradient(model, batch, far, streams).gradient.abs().max()) == 0
     assert len(flat_weights(model)) == len(whole.gradient)
+
+
+def test_a_trunk_that_stays_gets_no_gradient() -> None:
+    model, batch = scene()
+    torch.nn.init.normal_(model.head.weight, std=0.1, generator=torch.manual_seed(0))
+    streams = np.arange(len(batch.stream_turn_start) - 1)
+    batch = batch.with_column(VALUE, measure_values(batch, model, streams).value)
+    target = SiblingValue().returns(batch, np.ones(batch.num_turns), GRPO.credit(batch).kept)
+    inputs = ValueInputs(target.astype(np.float32), batch[VALUE], 9.0, len(target), trunk_learns=False)
+    found = value_gradient(model, batch, inputs, streams).gradient
+    head = model.head.weight.numel() + 1
+    assert (found[:-head] == 0).all()
+    learns = value_gradient(model, batch, replace(inputs, trunk_learns=True), streams).gradient
+    torch.testing.assert_close(found[-head:], learns[-head:], rtol=0, atol=1e-6)
+    with pytest.raises(AlgorithmError, match="without weight decay"):
+        Critic(trunk="stays")
 
 
 def test_what_a_critic_learns_stands_at_first_tokens_for_turns() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from tests.parity import plain_credit as credit
+from tests.parity import plain_value as valued
 from tests.parity.plain_world import Token, Traj, Turn, World, deviation, grouped, mean
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def fixed_length(tokens: list[Token]) -> None:
     count = len({token.traj for token in tokens})
     for token in tokens:
         token.weight = 1 / (1024 * count)
+
+
+def plain_sum(tokens: list[Token]) -> None:
+    for token in tokens:
+        token.weight = 1 / len({other.traj for other in tokens})
 
 
 def trajectory_sum(tokens: list[Token]) -> None:
@@ -274,12 +280,19 @@ def along_streams(term: Callable[[list[Token], int], torch.Tensor]) -> Whole:
     return total
 
 
+def vespo(part: list[Token], place: int) -> torch.Tensor:
+    token = part[place]
+    log = sum(float(t.gap.detach()) for t in part)
+    k, rate = (2, 3) if token.advantage >= 0 else (3, 2)
+    return math.exp(rate + k * log - rate * math.exp(log)) * token.advantage * token.now
+
+
 def ctpo(part: list[Token], place: int) -> torch.Tensor:
     token = part[place]
     so_far = sum(float(t.gap.detach()) for t in part[: place + 1])
     log = so_far + token.now - token.now.detach()
-    wide = 0.2 * math.sqrt(place + 1)
-    held = clip(log, -wide, wide)
+    wide = math.sqrt(place + 1)
+    held = clip(log, -0.025 * wide, 0.05 * wide)
     return torch.minimum(log.exp() * token.advantage, held.exp() * token.advantage)
 
 
@@ -536,6 +549,7 @@ RECIPES: dict[str, Plain] = {
     ),
     "BI_LEVEL_GAE": replace(GRPO, token_credit=credit.bi_level_gae),
     "POAD": replace(GRPO, token_credit=credit.poad),
+    "POISE": with_credit(valued.poise),
     "TEMPO": with_credit(credit.tempo),
     "SALT": with_credit(credit.salt),
     "TREE_GRPO": with_credit(credit.tree_grpo),
@@ -569,6 +583,8 @@ RECIPES: dict[str, Plain] = {
     "MIN_PRO": replace(GRPO, total=along_streams(min_pro)),
     "FIBER_PO": replace(GRPO, total=along_streams(fiber_po)),
     "SAPO": replace(GRPO, term=sapo, weigh=LONG),
+    "LUSPO": replace(GRPO, total=units(streams_of, plain_sum, geometric(0.2, 0.2))),
+    "VESPO": replace(GRPO, total=along_streams(vespo)),
     "DCPO": replace(GRPO, term=dcpo, weigh=trajectory_sum),
     "ETR": replace(GRPO, term=etr),
     "BPO": replace(with_credit(credit.centered_by_group), term=bpo),
@@ -608,6 +624,7 @@ RECIPES: dict[str, Plain] = {
     "DIFFICULTY": replace(GRPO, keep=credit.neither_hard_nor_easy),
     "ASPO": with_credit(credit.aspo),
     "XRPO": with_credit(credit.xrpo),
+    "PIPO": with_credit(valued.pipo),
     "FISSION_GRPO": replace(with_credit(credit.fission), keep=credit.own_turns),
     "SPO_CHAIN": replace(
         with_credit(lambda w, b: credit.value_differences(w, credit.node)), factor=improbable
@@ -623,5 +640,6 @@ RECIPES: dict[str, Plain] = {
     "COPG": replace(GROUPS, total=over_groups(copg)),
     "REFUEL": replace(GROUPS, total=over_groups(refuel)),
     "KTO": replace(GROUPS, total=over_groups(kto)),
+    "ROVER": replace(with_credit(credit.centered_by_group), total=valued.rover),
     "GRPO_LION": GRPO,
 }

@@ -7,8 +7,9 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from agentrl.credit.ledger import LEAST_CALLS, PAST_MEAN, ROLE_BASELINE
+from agentrl.credit.ledger import IMPROVEMENT, LEAST_CALLS, PAST_MEAN, ROLE_BASELINE
 from agentrl.trajectory.batch import (
+    CURRENT_VOCABULARY_LOGPROB,
     ENTROPY,
     GOLD_LOGPROB,
     GOLD_LOGPROB_FINAL,
@@ -16,6 +17,7 @@ from agentrl.trajectory.batch import (
     SENTENCE,
     SPAN,
     VALUE,
+    VOCABULARY_LOGPROB,
     reward_component,
 )
 
@@ -41,6 +43,8 @@ class Token:
     turn: Turn
     id: int
     sentence: float
+    vocabulary: float
+    vocabulary_now: float
     advantage: float = 0.0
     weight: float = 0.0
 
@@ -91,6 +95,7 @@ class Traj:
     least_calls: float
     belief_after: float
     last_key: int
+    improvement: float
     parent: Traj | None = None
     branch: int = -1
     turns: list[Turn] = field(default_factory=list)
@@ -150,8 +155,9 @@ def world_of(batch: Batch, now: torch.Tensor) -> World:
     column = {
         name: batch[name].tolist()
         for name in (
-            PAST_MEAN, LEAST_CALLS, ROLE_BASELINE, ENTROPY, VALUE, REFERENCE_LOGPROB, GOLD_LOGPROB,
-            GOLD_LOGPROB_FINAL, SENTENCE, reward_component("flawed"),
+            PAST_MEAN, LEAST_CALLS, ROLE_BASELINE, IMPROVEMENT, ENTROPY, VALUE, REFERENCE_LOGPROB,
+            GOLD_LOGPROB, GOLD_LOGPROB_FINAL, SENTENCE, VOCABULARY_LOGPROB, CURRENT_VOCABULARY_LOGPROB,
+            reward_component("flawed"),
         )
     }  # fmt: skip
     span, drawn = batch[SPAN].tolist(), batch.token[batch.sampled].tolist()
@@ -161,6 +167,7 @@ def world_of(batch: Batch, now: torch.Tensor) -> World:
             e, int(batch.group[e]), bool(batch.success[e] == 1), bool(batch.stop[e] != 0),
             str(batch.task[e]), int(batch.member[e]), column[PAST_MEAN][e], column[LEAST_CALLS][e],
             column[GOLD_LOGPROB_FINAL][e], int(batch.final_observation_key[e]),
+            column[IMPROVEMENT][e],
         )  # fmt: skip
         for s in range(int(batch.turn_start[e]), int(batch.turn_start[e + 1])):
             detail = batch.turn_details[s]
@@ -184,6 +191,8 @@ def world_of(batch: Batch, now: torch.Tensor) -> World:
                         turn,
                         drawn[n],
                         column[SENTENCE][n],
+                        column[VOCABULARY_LOGPROB][n],
+                        column[CURRENT_VOCABULARY_LOGPROB][n],
                     )
                 )
         trajs.append(traj)

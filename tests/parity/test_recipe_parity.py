@@ -11,7 +11,12 @@ from numpy.testing import assert_allclose
 
 from agentrl import recipes
 from agentrl.learn.loss import policy_loss, prepare
-from agentrl.trajectory.batch import CURRENT_LOGPROB, Batch
+from agentrl.trajectory.batch import (
+    CURRENT_LOGPROB,
+    CURRENT_VOCABULARY_LOGPROB,
+    VOCABULARY_LOGPROB,
+    Batch,
+)
 from tests.parity.plain_loss import RECIPES
 from tests.parity.plain_world import world_of
 from tests.recipe_batches import make_batch
@@ -31,6 +36,8 @@ def with_policy(members: int, groups: int, seed: int) -> tuple[Batch, torch.Tens
     noise = np.random.default_rng(seed).normal(0, 0.25, batch.num_sampled)
     now = np.minimum(batch.logprob + noise, -1e-3).astype(np.float32)
     current = torch.tensor(now.astype(np.float64), requires_grad=True)
+    moved = batch[VOCABULARY_LOGPROB] + np.random.default_rng(seed + 1).normal(0, 0.5, len(now))
+    batch = batch.with_column(CURRENT_VOCABULARY_LOGPROB, moved.astype(np.float32))
     return batch.with_column(CURRENT_LOGPROB, now), current
 
 

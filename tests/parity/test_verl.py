@@ -5,22 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from agentrl.adapters.padded import PaddedRows
 from agentrl.credit.advantage import Relative, Std, one
 from agentrl.learn.average import FixedLength, trajectory_mean
-from agentrl.learn.loss import policy_loss, prepare
 from agentrl.learn.surrogate import Clip, StopClip
 from agentrl.recipes import GRPO, GSPO, RLOO, SAPO
-
-if TYPE_CHECKING:
-    from agentrl.learn.algorithm import Algorithm
+from tests.parity.padded_rows import L, Rows, credit_of, loss_of
 
 pytestmark = [
     pytest.mark.skipif(
@@ -29,25 +24,6 @@ pytestmark = [
     ),
     pytest.mark.filterwarnings("ignore"),  # importing verl and ray warns of their dependencies
 ]
-
-B, L, G = 12, 9, 4
-
-
-class Rows:
-    """Random rows: groups of four, prefix masks as in single answers, binary rewards at the last token."""
-
-    def __init__(self, seed: int) -> None:
-        random = np.random.default_rng(seed)
-        self.uid = np.array([f"g{row // G}" for row in range(B)], dtype=object)
-        length = random.integers(1, L + 1, B)
-        self.mask = torch.from_numpy((np.arange(L)[None] < length[:, None]).astype(np.float32))
-        self.reward = torch.zeros(B, L)
-        self.reward[torch.arange(B), torch.from_numpy(length) - 1] = torch.from_numpy(
-            random.choice([0.0, 1.0, 0.3], B).astype(np.float32)
-        )
-        self.old = torch.from_numpy(-np.abs(random.normal(1, 0.5, (B, L))).astype(np.float32))
-        self.now = self.old + torch.from_numpy(random.normal(0, 0.3, (B, L)).astype(np.float32))
-        self.ours = PaddedRows.of(self.uid, self.mask, self.reward.numpy(), logprob=self.old)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +34,6 @@ def core() -> Any:
 @pytest.fixture(params=[1, 2, 3])
 def rows(request: pytest.FixtureRequest) -> Rows:
     return Rows(int(request.param))
-
-
-def credit_of(algorithm: Algorithm, rows: Rows) -> np.ndarray:
-    return rows.ours.spread(algorithm.credit(rows.ours.batch))
 
 
 @pytest.mark.parametrize("divide", [True, False])
@@ -76,15 +48,6 @@ def test_grpo(core: Any, rows: Rows, divide: bool) -> None:
 def test_rloo(core: Any, rows: Rows) -> None:
     theirs, _ = core.compute_rloo_outcome_advantage(rows.reward, rows.mask, rows.uid)
     assert_allclose(credit_of(RLOO, rows), theirs.numpy(), atol=2e-5)
-
-
-def loss_of(algorithm: Algorithm, rows: Rows) -> tuple[float, np.ndarray]:
-    batch = rows.ours.batch
-    inputs = prepare(algorithm, batch, algorithm.credit(batch))
-    now = rows.now[rows.mask.bool()].clone().requires_grad_()
-    loss = policy_loss(algorithm, inputs, now).total
-    (gradient,) = torch.autograd.grad(loss, now)
-    return loss.item(), gradient.numpy()
 
 
 DUAL = replace(GRPO, surrogate=Clip(0.2, 0.28, dual=3.0))

@@ -18,10 +18,11 @@ from agentrl.credit.advantage import Advantage, MeanAbsolute, Relative, Return, 
 from agentrl.credit.critic import TurnGae
 from agentrl.credit.gain import BeliefGain
 from agentrl.credit.keep import keep_all
-from agentrl.credit.ledger import Ledger
+from agentrl.credit.ledger import IMPROVEMENT, Ledger, TaskRecord
 from agentrl.credit.normalise import beta_density
 from agentrl.credit.objective import RewardsAsLabels
 from agentrl.credit.peers import same_observation
+from agentrl.credit.refine import Improved
 from agentrl.credit.shaping import Productive
 from agentrl.credit.tree import PlaceDifference, SamePast
 from agentrl.learn.loss import policy_loss, prepare
@@ -34,6 +35,8 @@ from agentrl.learn.ratio import (
     token_ratio,
 )
 from agentrl.learn.surrogate import LogClip, Place, Soft, TowardTarget
+from agentrl.plan import Acceptance
+from agentrl.rollout import assign_groups
 from agentrl.trajectory.batch import CURRENT_LOGPROB, GOLD_LOGPROB, GOLD_LOGPROB_FINAL, VALUE, Batch
 from tests.recipe_batches import make_batch
 
@@ -106,8 +109,8 @@ def test_target_ratio_is_bounded() -> None:
 
 
 ON_POLICY_PLAIN = (
-    "GRPO", "CISPO", "TURN_PPO_RATIO", "HOLDER_PO", "MIN_PRO", "FIBER_PO", "SAPO", "DCPO", "ETR", "R2VPO",
-    "LLDS", "CTPO", "GSPO", "DHPO", "AEPO", "MDPO",
+    "GRPO", "CISPO", "TURN_PPO_RATIO", "SSPO", "HOLDER_PO", "MIN_PRO", "FIBER_PO", "SAPO", "DCPO",
+    "ETR", "R2VPO", "LLDS", "CTPO", "GSPO", "DHPO", "AEPO", "MDPO", "LUSPO", "VESPO",
 )  # fmt: skip
 
 
@@ -127,6 +130,17 @@ def test_beta_densities() -> None:
     assert beta_density(0.3, 1.0, 1.0) == 1.0  # REINFORCE with the mean
     found = [beta_density(p, 1.5, 1.5) / math.sqrt(p * (1 - p)) for p in (0.1, 0.5, 0.8)]
     assert_allclose(found, found[0])  # the deviation of binary rewards: GRPO
+
+
+def test_rollouts_go_where_successes_are_rare_but_not_to_what_never_succeeds() -> None:
+    wanted = [Acceptance()(TaskRecord(16, won)) for won in range(17)]  # GVM
+    assert wanted[0] == 0
+    assert all(rare > common for rare, common in pairwise(wanted[1:]))
+
+
+def test_a_hint_of_nothing_is_no_hint() -> None:
+    empty, plain = (assign_groups("train", [0, 1], members=3, seed=2, hints=h) for h in ([0.0] * 2, None))
+    assert empty == plain  # Guide
 
 
 def test_an_imagined_success() -> None:
@@ -180,6 +194,16 @@ def test_failures_earn_nothing_whatever_the_calls(calls: int) -> None:
         group=[0, 0], turns_per_trajectory=[1, 1], reward=[1, 1], success=[1, 0], tool_calls=[2, calls]
     )
     assert Productive()(batch).tolist() == pytest.approx([1.0, 0.0])
+
+
+@given(SEEDS)
+def test_an_update_that_harmed_is_not_looked_at_again(seed: int) -> None:
+    batch = make_batch(4, 2, seed % 7)
+    harmed = batch.with_column(IMPROVEMENT, np.where(batch.group == 0, -1.5, np.nan).astype(np.float32))
+    found = credit(Improved(backward=0.0), harmed)  # PIPO with lambda = 0: no second step
+    assert_allclose(found[batch.group_of_turn == 0], 0.0)
+    fresh = credit(Improved().advantage, batch)
+    assert_allclose(found[batch.group_of_turn == 1], fresh[batch.group_of_turn == 1])
 
 
 def test_constant_rewards_leave_a_role_no_advantage() -> None:
