@@ -7,7 +7,7 @@ add up: over micro-batches, over processes, in a fixed order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -136,7 +136,7 @@ def policy_gradient(
 
 
 def _reader(model: PreTrainedModel | Reader) -> Reader:
-    return Whole(cast("PreTrainedModel", model)) if isinstance(model, torch.nn.Module) else model
+    return Whole(model) if isinstance(model, torch.nn.Module) else model
 
 
 def _beside(inputs: LossInputs, said: Predicted) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -121,14 +121,14 @@ def check(found: Path, wanted: Path) -> float:
             assert row.keys() == other.keys()
             for name in row.keys() - times - {"phase"}:
                 assert row[name] == pytest.approx(other[name], rel=1e-5, abs=TOLERANCE), name
-    worst = 0.0
-    for name in ("warm-start", "trained"):
-        mine, theirs = checkpoint(found, name), checkpoint(wanted, name)
-        assert mine.keys() == theirs.keys()
-        for key, value in mine.items():
-            assert value.shape == theirs[key].shape
-            worst = max(worst, float((value - theirs[key]).abs().max()))
-    return worst
+    names = ("warm-start", "trained")
+    return max(difference(checkpoint(found, name), checkpoint(wanted, name)) for name in names)
+
+
+def difference(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    assert mine.keys() == theirs.keys()
+    assert all(value.shape == theirs[key].shape for key, value in mine.items())
+    return max(float((value - theirs[key]).abs().max()) for key, value in mine.items())
 
 
 @pytest.mark.parametrize(
