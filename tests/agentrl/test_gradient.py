@@ -47,6 +47,7 @@ from agentrl.trajectory.batch import (
     SENTENCE,
     SPAN,
     VALUE,
+    VOCABULARY_LOGPROB,
     Batch,
     reward_component,
 )
@@ -77,7 +78,7 @@ def _measured(batch: Batch) -> Batch:
     """Fill the columns that recipes read and no run here measures."""
     random = np.random.default_rng(1)
     sizes = {"N": batch.num_sampled, "S": batch.num_turns, "E": batch.num_trajectories}
-    for column in (ENTROPY, VALUE, GOLD_LOGPROB, GOLD_LOGPROB_FINAL, SPAN):
+    for column in (ENTROPY, VALUE, GOLD_LOGPROB, GOLD_LOGPROB_FINAL, SPAN, VOCABULARY_LOGPROB):
         batch = batch.with_column(column, random.uniform(-1, 0, sizes[column.axis]).astype(np.float32))
     place = np.arange(batch.num_sampled) - batch.sample_start[batch.turn_of_sample]
     batch = batch.with_column(SENTENCE, (place // 2).astype(np.float32))
