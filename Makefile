@@ -67,7 +67,7 @@ $(VENV)/.made:
 
 $(VENV)/.train: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing agentrl with torch and transformers: 1-3 minutes the first time"
-	@$(PIP) -e '.[train]' $(BRIEF)
+	@$(PIP) -e '.[train,math,search,sql]' $(BRIEF)
 	@touch $@
 
 # textworld may need a C compiler (its dependency jericho is built from source): without it, its tests skip.

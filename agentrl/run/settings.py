@@ -14,6 +14,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Plain = bool | int | float | str
 RendererName = Literal["auto", "template", "append", "markup"]
 Arguments = dict[str, Plain | list[str] | dict[str, Plain]]
@@ -135,7 +136,7 @@ class ReinforcementSettings(Settings):
     optimizer: OptimizerSettings | None = None
     critic_optimizer: OptimizerSettings | None = None
     answer_lead: str = ""
-    rewards: dict[str, float] = Field(default_factory=dict)
+    rewards: dict[str, Finite] = Field(default_factory=dict)
     plan: dict[str, JsonValue] = Field(default_factory=dict)
     evaluate_every: Whole = 20
     first_task: Whole = 1_000_000

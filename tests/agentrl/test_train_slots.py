@@ -88,6 +88,8 @@ def test_named_components_join_the_reward(tmp_path: Path) -> None:
         )  # fmt: skip
         return tmp_path / name
 
+    with pytest.raises(ValueError, match="finite number"):
+        run("infinite", said=float("nan"))
     with pytest.raises(MissingColumnError, match="reads 'reward:sad'"):
         run("refused", sad=1.0)
     card = tomllib.loads((run("run", said=0.5) / "run.toml").read_text())["algorithm"]["reward"]

@@ -103,6 +103,8 @@ def test_the_share_of_randomized_houses_can_be_set_beside_a_preset() -> None:
     assert HouseholdEnv("two_rooms").settings.randomized == 0.0
     with pytest.raises(ConfigError, match="share"):
         HouseholdEnv(randomized=-1)
+    with pytest.raises(ConfigError, match="got 'half'"):
+        HouseholdEnv(randomized="half")  # type: ignore[arg-type]  # as a settings file may
 
 
 def test_instructions_are_optional() -> None:

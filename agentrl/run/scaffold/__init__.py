@@ -41,14 +41,14 @@ def write_package(name: str, parent: Path) -> Path:
         )
     if keyword.iskeyword(package):
         raise ConfigError(f"{name!r} is a word of Python's own, which names no package; give another.")
+    folder = parent / name
+    if folder.exists():
+        raise ConfigError(f"{folder} exists already; nothing was written. Give another name, or remove it.")
     if importlib.util.find_spec(package) is not None:
         raise ConfigError(
             f"there is a package {package!r} in this Python already, which a new one would replace; give "
             "another name, or uninstall that one first."
         )
-    folder = parent / name
-    if folder.exists():
-        raise ConfigError(f"{folder} exists already; nothing was written. Give another name, or remove it.")
     words = {"package": package, "title": "".join(word.capitalize() for word in package.split("_"))}
     for path, template in _FILES.items():
         target = folder / string.Template(path).substitute(words)

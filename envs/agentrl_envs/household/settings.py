@@ -61,8 +61,8 @@ class HouseholdSettings:
         unknown = set(self.rooms) - set(ROOMS) | set(self.task_types) - set(TASK_TYPES)
         if unknown:
             raise ConfigError(f"Unknown {sorted(unknown)}; rooms are {ROOMS}, task types are {TASK_TYPES}.")
-        if not 0.0 <= self.randomized <= 1.0:
-            raise ConfigError(f"randomized is a share in [0, 1]; got {self.randomized}.")
+        if not isinstance(self.randomized, int | float) or not 0.0 <= self.randomized <= 1.0:
+            raise ConfigError(f"randomized is a share in [0, 1]; got {self.randomized!r}.")
         if self.max_objects_per_type < 2:
             raise ConfigError(
                 "max_objects_per_type must be at least 2: a task type asks for two objects of a type."
