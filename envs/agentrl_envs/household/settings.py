@@ -61,7 +61,7 @@ class HouseholdSettings:
         unknown = set(self.rooms) - set(ROOMS) | set(self.task_types) - set(TASK_TYPES)
         if unknown:
             raise ConfigError(f"Unknown {sorted(unknown)}; rooms are {ROOMS}, task types are {TASK_TYPES}.")
-        if not isinstance(self.randomized, int | float) or not 0.0 <= self.randomized <= 1.0:
+        if not _is_share(self.randomized):
             raise ConfigError(f"randomized is a share in [0, 1]; got {self.randomized!r}.")
         if self.max_objects_per_type < 2:
             raise ConfigError(
@@ -77,6 +77,10 @@ class HouseholdSettings:
         if split not in SPLITS:
             raise ConfigError(f"There is no split {split!r}; the splits are {', '.join(SPLITS)}.")
         return self.train_tasks if split == TRAIN else self.valid_tasks
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0.0 <= value <= 1.0
 
 
 SMALL: Final = HouseholdSettings()
