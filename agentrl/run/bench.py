@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from agentrl.plan import groups_of
 from agentrl.policy.load import load_model, load_weights, save_model
 from agentrl.run.crew import Recipe
 from agentrl.run.ranks import crew_of
+from agentrl.run.signals import stopping_by
 from agentrl.run.start import demonstrations_of, make_start
 from agentrl.run.state import RunState
 from agentrl.trajectory.store import JournalWriter, read_journal
@@ -318,13 +318,5 @@ def _signals(bench: Bench, *, insisting: bool) -> Generator[None]:
             os.write(2, STOPPING if insisting else STOPPING_RANKS)
         bench.stopping = True
 
-    try:
-        before = {name: signal.signal(name, handle) for name in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: the caller handles its signals
+    with stopping_by(handle):
         yield
-        return
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)

@@ -6,6 +6,7 @@ process bit for bit while weights are, and gradients equal up to the order of ad
 
 from __future__ import annotations
 
+import signal
 import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
@@ -14,7 +15,8 @@ from agentrl.errors import AgentrlError
 from agentrl.run.crew import Crew, Recipe, Shards, revived
 from agentrl.run.jobs import PolicyShare, SupervisedShare
 from agentrl.run.shard import cpu_seconds
-from agentrl.run.torchrun import End, Failure, join, signals_left_to_leader
+from agentrl.run.signals import stopping_by
+from agentrl.run.torchrun import End, Failure, join
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -304,7 +306,7 @@ def follow() -> End:
         RolloutError: the leader or another process ended, or was silent too long.
     """
     ranks, member = join(), Member()
-    with signals_left_to_leader():
+    with stopping_by(signal.SIG_IGN):  # the leader ends its step and then dismisses its followers
         try:
             while not isinstance(heard := ranks.listen(), End):
                 with ranks.connected():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -166,18 +165,3 @@ def lead(ranks: Ranks, work: Callable[[], Result]) -> Result:
         raise
     ranks.dismiss(result)
     return result
-
-
-@contextlib.contextmanager
-def signals_left_to_leader() -> Generator[None]:
-    """Ignore SIGINT and SIGTERM: the leader ends its step and then dismisses its followers."""
-    try:
-        before = {name: signal.signal(name, signal.SIG_IGN) for name in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
