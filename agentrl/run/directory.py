@@ -67,8 +67,8 @@ class RunDirectory:
         Raises:
             RunDirectoryError: it cannot be written.
         """
-        refuse_a_file(path)
         try:
+            refuse_a_file(path)
             directory = cls(path, made=cls(path).started or not path.exists() or not any(path.iterdir()))
             if directory.started and not directory.worked:
                 directory._clear()

@@ -97,9 +97,9 @@ def open_folder(path: Path) -> RunDirectory:
     """
     if (path / "eval.json").exists():
         raise RunDirectoryError(f"{path} already holds an evaluation; choose another folder with --out.")
-    refuse_a_file(path)
     folder = RunDirectory(path)
     try:
+        refuse_a_file(path)
         (path / "trajectories").mkdir(parents=True, exist_ok=True)
         folder.write_json("eval.json", {})
         (path / "eval.json").unlink()

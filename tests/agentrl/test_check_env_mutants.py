@@ -6,7 +6,7 @@ The first is a corridor that defines `step` (`test_testing.py`), the second a wo
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -50,8 +50,13 @@ class Drawers(TextEnv):
     ) -> tuple[str, dict[str, object]]:
         observation, info = super().reset(seed=seed, options=options)
         self.opened: list[int] = []
-        self.stack = list(self.task.data["words"])
+        self.stack = self.words()
         return observation, info
+
+    def words(self) -> list[str]:
+        words = self.task.data["words"]
+        assert isinstance(words, list)
+        return list(words)
 
     @tool
     def open_drawer(self, number: int) -> str:
@@ -108,7 +113,7 @@ class KeepsTasks(Drawers):
         self.made: dict[int, list[str]] = {}
 
     def found(self, number: int) -> str:
-        words = self.made.setdefault(self.task.index, list(self.task.data["words"]))
+        words = self.made.setdefault(self.task.index, self.words())
         word, words[number - 1] = words[number - 1], "dust"
         return word
 
@@ -117,7 +122,7 @@ class StepsOn(Corridor):
     """Its step is put into the class from outside, where nothing guards it."""
 
 
-def _unguarded(self: StepsOn, action: str) -> StepResult:
+def _unguarded(self: Corridor, action: str) -> StepResult:
     moved = {"forward": 1, "back": -1}.get(action)
     if moved is None:
         return "Nothing happens.", 0.0, False, False, {"valid": False}
@@ -205,7 +210,7 @@ class Shares(Drawers):
 class Fines(Drawers):
     """Takes more than it says that it would."""
 
-    reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    reward_range = (0.0, 1.0)
 
     def worth(self, right: bool) -> float:
         return 1.0 if right else -0.5
