@@ -108,6 +108,6 @@ $(OPENENV_VENV)/.made:
 $(TRAINERS_VENV)/.made: constraints.txt constraints-trainers.txt
 	@echo "Installing agentrl, verl and TRL into $(TRAINERS_VENV): two to three minutes"
 	@$(PYTHON) -m venv $(TRAINERS_VENV)
-	@set -o pipefail; $(TRAINERS_VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off $(INDEX) -c constraints.txt -e '.[train,dev,openenv]' $(BRIEF)
+	@set -o pipefail; $(TRAINERS_VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off $(INDEX) -c constraints.txt -e '.[train,dev,openenv,serve]' $(BRIEF)
 	@set -o pipefail; $(TRAINERS_VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-deps -r constraints-trainers.txt $(BRIEF)
 	@touch $@
