@@ -127,10 +127,11 @@ def test_domains_and_kinds_can_be_chosen(folder: Path) -> None:
     assert _played(env, "train", 3)[0]
 
 
-def test_spellings_can_be_chosen(folder: Path) -> None:
-    env = SqlEnv(databases=8, domains=["music"], spellings=["camel"], folder=str(folder))
+def test_spellings_and_cases_can_be_chosen(folder: Path) -> None:
+    env = SqlEnv(databases=8, domains=["music"], spellings=["camel"], cases=["upper"], folder=str(folder))
     env.reset(options={"split": "train", "index": 0})
     assert "DebutYear" in env.step(env.protocol.write("schema", {}))[0]
+    assert "JAZZ" in env.step(env.protocol.write("sql", {"query": "SELECT Genre FROM Artist"}))[0]
     assert all(_played(env, "train", index)[0] for index in range(8))
 
 
@@ -391,6 +392,7 @@ def test_a_bad_file_is_named(content: str, words: str, tmp_path: Path) -> None:
             {"spellings": ["camel"], "engine": "postgresql"},
             "spellings of the SQL world are among snake, plural; got 'camel'",
         ),
+        ({"cases": ["Upper"]}, "cases of the SQL world are among lower, upper, title; got 'Upper'"),
         ({"kinds": ["joins"]}, "kinds of the SQL world are among count"),
         ({"shown_rows": -1}, "shown_rows of the SQL world must be >= 1; got -1"),
         ({"seconds": 0}, "seconds of the SQL world must be > 0; got 0"),

@@ -17,7 +17,7 @@ from agentrl_envs.sql.domains import DOMAINS, HELD_OUT, TRAINED
 from agentrl_envs.sql.expert import SqlExpert
 from agentrl_envs.sql.files import Item, read_items
 from agentrl_envs.sql.generate import MOST_ROWS, QUESTIONS, Recipe
-from agentrl_envs.sql.naming import STYLES
+from agentrl_envs.sql.naming import CASES, STYLES
 from agentrl_envs.sql.questions import KIND_NAMES
 from agentrl_envs.sql.store import OPENER, Opened, default_folder, generated
 from agentrl_tools.records import by_split
@@ -55,6 +55,7 @@ class SqlEnv(TextEnv):
         domains: of generated databases for train and valid_seen, and kinds of their questions; all if empty.
             valid_unseen has domains of its own.
         spellings: of identifiers, among "snake", "plural" and "camel"; all if empty.
+        cases: of values, among "lower", "upper" and "title"; all if empty. Questions are in lower case.
         engine: "sqlite", or "postgresql" for generated databases.
         server: URL of the owner of a PostgreSQL server; empty starts a private one.
         files: split to a JSON or JSONL file of questions, in place of generated ones; see `files`.
@@ -82,6 +83,7 @@ class SqlEnv(TextEnv):
         domains: Sequence[str] = (),
         kinds: Sequence[str] = (),
         spellings: Sequence[str] = (),
+        cases: Sequence[str] = (),
         engine: str = "sqlite",
         server: str = "",
         files: Mapping[str, str] | None = None,
@@ -106,6 +108,7 @@ class SqlEnv(TextEnv):
         self._domains = _chosen("domains", domains, TRAINED)
         self._kinds = _chosen("kinds", kinds, KIND_NAMES)
         self._spellings = _chosen("spellings", spellings, _SPELLINGS[engine])
+        self._cases = _chosen("cases", cases, CASES)
         self.instructions, self.second_answers = instructions, second_answers
         self._grader = QueryGrader(RULES[rule])
         self._seconds, self._shown = seconds, shown_rows
@@ -244,7 +247,7 @@ class SqlEnv(TextEnv):
         names = HELD_OUT if split == "valid_unseen" else self._domains
         domain = DOMAINS[names[number % len(names)]]
         seed = (SPLITS.index(split), number, *([draw] if draw else []))
-        return Recipe(domain, seed, self._rows, self._spellings, self._kinds)
+        return Recipe(domain, seed, self._rows, self._spellings, self._kinds, self._cases)
 
     def _generated(self, split: str, index: int) -> Task:
         for draw in range(_MAX_DRAWS):
