@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,6 @@ from agentrl_tools.records import by_split
 from agentrl_tools.sql.tool import checked
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Mapping, Sequence
 
     from agentrl.sandbox.sql import QueryResult
@@ -36,7 +34,6 @@ ENGINES = ("sqlite", "postgresql")
 _SPELLINGS = {"sqlite": STYLES, "postgresql": ("snake", "plural")}
 """PostgreSQL folds names that are not quoted: those of mixed case would only test quoting."""
 _EXPLORE = "Explore the {dialect} database, then answer with one SQL query whose result answers the question."
-_WORD = re.compile("[a-z]+")
 _MAX_ITEMS = 256
 _MAX_DRAWS = 64
 """Databases that are drawn in search of one that some question of the chosen kinds fits."""
@@ -117,7 +114,6 @@ class SqlEnv(TextEnv):
         given = {} if files is None else by_split(files, "files")
         self._files = {split: tuple(read_items(Path(path), place)) for split, path in given.items()}
         self._opened: Opened | None = None
-        self._looked = False
         self._recent: OrderedDict[tuple[str, int], Task] = OrderedDict()
 
     def list_splits(self) -> tuple[str, ...]:
@@ -146,7 +142,7 @@ class SqlEnv(TextEnv):
     ) -> tuple[str, dict[str, object]]:
         """Begin an episode. Raises `EnvironmentFault` where the gold query of the task cannot be graded."""
         observation, info = super().reset(seed=seed, options=options)
-        self._opened, self._looked = self._open(self.task), False
+        self._opened = self._open(self.task)
         gold = self._grader.gold(str(self.task.data["query"]), self._opened.reference)
         if gold.problem:
             raise EnvironmentFault(f"the task {self.task.id} cannot be graded: {gold.problem}")
@@ -159,7 +155,6 @@ class SqlEnv(TextEnv):
     @tool
     def schema(self) -> str:
         """Show every table with its columns, primary key and references."""
-        self._looked = True
         return self._sql.schema()
 
     @tool
@@ -210,15 +205,6 @@ class SqlEnv(TextEnv):
     def expert(self, observation: str) -> Expert | None:
         """Return a player of the generated questions that sees only what it asks for; None for files."""
         return None if self._files else SqlExpert(observation, self.protocol)
-
-    def disturbance(self, rng: random.Random) -> str:
-        """Return a query of names as they were heard in the question or seen in the schema, often refused."""
-        heard = _WORD.findall(self.task.prompt.partition("\n")[0])
-        tables = self._sql.tables if self._looked else ()
-        columns = [name for table in tables for name, _ in table.columns] or heard
-        places = [rng.choice(heard), rng.choice(tables).name] if tables else heard
-        query = f'SELECT DISTINCT "{rng.choice(columns)}" FROM "{rng.choice(places)}"'  # is not trusted
-        return self.protocol.write("sql", {"query": query})
 
     def suspicious_tasks(self, split: str) -> dict[int, str]:
         """Say which tasks of a split are bad, and why: their gold fails, is empty, or is left to chance."""
