@@ -24,10 +24,13 @@ export PIP_ROOT_USER_ACTION ?= ignore
 
 # vLLM lives alone: its pins conflict with current transformers. 3.5 GB, two minutes.
 VLLM_VENV ?= .venv-vllm
+# verl and TRL stand beside our own packages, in the versions that constraints-trainers.txt names. 500 MB more.
+TRAINERS_VENV ?= .venv-trainers
+TRAINERS_TESTS := tests/adapters tests/parity/test_verl.py tests/parity/test_trl.py tests/interchange/test_readers.py
 # So does OpenEnv: its web interface and fastmcp bring 480 MB.
 OPENENV_VENV ?= .venv-openenv
 
-.PHONY: help train test test-slow check clean vllm openenv
+.PHONY: help train test test-slow check clean vllm openenv trainers
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -54,6 +57,9 @@ check: $(VENV)/.test ## lint, format, types and import order; changes nothing
 vllm: $(VLLM_VENV)/.made ## make a virtual environment with vLLM for the CPU, for the tests that talk to it
 
 openenv: $(OPENENV_VENV)/.made ## make a virtual environment with OpenEnv's own server, for the tests that talk to it
+
+trainers: $(TRAINERS_VENV)/.made ## run the tests against verl and TRL, in an environment of their own
+	$(TRAINERS_VENV)/bin/python -m pytest -rs $(TRAINERS_TESTS)
 
 clean: ## remove caches and builds; keeps runs/ and $(VENV)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -97,4 +103,11 @@ $(OPENENV_VENV)/.made:
 	@echo "Installing OpenEnv into $(OPENENV_VENV): about a minute"
 	@$(PYTHON) -m venv $(OPENENV_VENV)
 	@set -o pipefail; $(OPENENV_VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off openenv==0.10.0 $(BRIEF)
+	@touch $@
+
+$(TRAINERS_VENV)/.made: constraints.txt constraints-trainers.txt
+	@echo "Installing agentrl, verl and TRL into $(TRAINERS_VENV): two to three minutes"
+	@$(PYTHON) -m venv $(TRAINERS_VENV)
+	@set -o pipefail; $(TRAINERS_VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off $(INDEX) -c constraints.txt -e '.[train,dev,openenv]' $(BRIEF)
+	@set -o pipefail; $(TRAINERS_VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-deps -r constraints-trainers.txt $(BRIEF)
 	@touch $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from types import UnionType
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, get_args, get_origin
@@ -12,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from agentrl.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 
@@ -78,7 +80,7 @@ def validate(
         return model.model_validate(values)
     except ValidationError as error:
         lines = source.read_text(encoding="utf-8").splitlines() if source else []
-        given = {override.partition("=")[0].strip() for override in overrides}
+        given = {override.partition("=")[0].strip(): override for override in overrides}
         problems = [
             _problem(item, model, _where(item["loc"], source, lines, given)) for item in error.errors()
         ]
@@ -144,13 +146,46 @@ def _problem(item: ErrorDetails, model: type[BaseModel], where: str) -> str:
         near = f" It stands in {' and '.join(elsewhere)}." if elsewhere else _nearest(item["loc"], model)
         return f"{where}there is no setting {path!r}.{near}"
     if item["type"] == "missing":
-        return f"{where}the setting {path!r} is missing; give it a value."
+        return f"{where}the setting {path!r} is missing; give it a value{_as_in(item['loc'], model)}."
+    if item["type"] in TABLES and not isinstance(item["input"], dict):
+        return f"{where}{path} = {item['input']!r} does not fit: {_table(path, item['type'])}"
     message = item["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if not path:
         return f"{where}the settings do not fit together: {message}."
     given = "" if isinstance(item["input"], dict) else f" = {item['input']!r}"
     return f"{where}{path}{given} does not fit: {message}."
+
+
+TABLES = frozenset({"dict_type", "model_type", "model_attributes_type"})
+"""How pydantic calls it where a table is expected."""
+
+
+def _table(path: str, kind: str) -> str:
+    if kind == "dict_type":
+        return f"it is a table of names and values; give each by its name, as in {path}.NAME=VALUE."
+    return f"it is a section; set what stands in it, as in {path}.NAME=VALUE."
+
+
+def _as_in(location: Sequence[int | str], model: type[BaseModel]) -> str:
+    """An example of a missing setting, as a line of the file; empty where none is declared."""
+    around = _model_at(location[:-1], model)
+    field = around.model_fields.get(str(location[-1])) if around else None
+    example = _example(field) if field else ""
+    return f", as in {location[-1]} = {example}" if example else ""
+
+
+def _example(field: FieldInfo) -> str:
+    """The example that a field declares; of a section, its required fields that declare one."""
+    if field.examples:
+        return json.dumps(field.examples[0])
+    listed = get_origin(field.annotation) is tuple
+    inside = get_args(field.annotation)[0] if listed else _model_in(field.annotation)
+    if not _is_model(inside):
+        return ""
+    parts = {name: _example(one) for name, one in inside.model_fields.items() if one.is_required()}
+    table = ", ".join(f"{name} = {text}" for name, text in parts.items() if text)
+    return (f"[{{{table}}}]" if listed else f"{{{table}}}") if table else ""
 
 
 def _nearest(location: Sequence[int | str], model: type[BaseModel]) -> str:
@@ -161,30 +196,40 @@ def _nearest(location: Sequence[int | str], model: type[BaseModel]) -> str:
 
 
 def _where(
-    location: Sequence[int | str], source: Path | None, lines: Sequence[str], overrides: Collection[str]
+    location: Sequence[int | str], source: Path | None, lines: Sequence[str], overrides: Mapping[str, str]
 ) -> str:
     """Where a setting was given: on the command line, or in which line of the file.
 
-    Without a location it is about several settings, which may stand here and there.
+    A section is about several settings, and so is no location at all: they may stand here and there.
     """
     path = ".".join(str(part) for part in location)
+    inside = [text for name, text in overrides.items() if path and name.startswith(f"{path}.")]
     if any(path == name or path.startswith(f"{name}.") for name in overrides):
         return "on the command line: "
     if source and overrides and not location:
         return f"{source}, with the command line: "
     line = _line_of(location, lines)
-    return f"{source}, line {line}: " if source and line else f"{source}: " if source else ""
+    file = f"{source}, line {line}" if source and line else str(source) if source else ""
+    if inside:
+        return f"{file}{' with ' if file else ''}{' '.join(inside)} of the command line: "
+    return f"{file}: " if file else ""
 
 
 def _names_beside(location: Sequence[int | str], model: type[BaseModel]) -> list[str]:
+    around = _model_at(location[:-1], model)
+    return list(around.model_fields) if around else []
+
+
+def _model_at(location: Sequence[int | str], model: type[BaseModel]) -> type[BaseModel] | None:
+    """The section at a place, or None."""
     current: object = model
-    for part in location[:-1]:
+    for part in location:
         if isinstance(part, int):
             current = next(iter(get_args(current)), None)
             continue
         field = current.model_fields.get(part) if _is_model(current) else None
         current = _model_in(field.annotation) if field else None
-    return list(current.model_fields) if _is_model(current) else []
+    return current if _is_model(current) else None
 
 
 def _places(model: type[BaseModel], head: str = "") -> list[str]:

@@ -130,7 +130,7 @@ def mean(pool: Pool, /) -> Floats:
 
 def others_mean(pool: Pool, /) -> Floats:
     """The mean of the *other* peers: the leave-one-out baseline of RLOO (arXiv 2402.14740)."""
-    inside = pool.counted[pool.stand_in]
+    inside = pool.represented()
     total = pool.total(pool.value)[pool.group] - np.where(inside, pool.value[pool.stand_in], 0.0)
     return total / np.maximum(pool.count[pool.group] - inside, 1)
 
@@ -287,12 +287,13 @@ class Relative(Composable, Printed):
 
     def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (S,). A turn outside the baseline is still compared with those inside."""
-        value, owner = self.target(batch, reward), batch.trajectory_of_turn
-        pool = pool_of(value, self.peers(batch), owner, kept.baseline[owner], self.per)
+        value = self.target(batch, reward)
+        pool = pool_of(value, self.peers(batch), batch.trajectory_of_turn, kept.baseline, self.per)
         center = self.center(pool)
         advantage = (value - center) / self.scale(pool, center)
-        alone = (pool.count <= 1)[pool.group]
-        np.copyto(advantage, value if self.lone == "raw" else 0.0, where=alone)
+        alone = pool.count <= 1
+        if np.count_nonzero(alone):
+            np.copyto(advantage, value if self.lone == "raw" else 0.0, where=alone[pool.group])
         return advantage
 
 

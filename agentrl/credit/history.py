@@ -74,8 +74,7 @@ class NestedHistory(Composable, Printed):
 
 
 def _relative(value: Floats, peers: Ids, batch: Batch, kept: Kept, scale: Scale) -> Floats:
-    owner = batch.trajectory_of_turn
-    pool = pool_of(value, peers, owner, kept.baseline[owner], "turn")
+    pool = pool_of(value, peers, batch.trajectory_of_turn, kept.baseline, "turn")
     center = mean(pool)
     alone = (pool.count[pool.group] <= 1) | (peers == NO_KEY)
     return np.where(alone, 0.0, (value - center) / scale(pool, center))

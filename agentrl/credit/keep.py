@@ -93,7 +93,7 @@ class KeepAll(Composable):
 
     def __call__(self, batch: Batch, reward: Floats, /) -> Kept:
         """Return all turns and trajectories."""
-        return _trajectories(batch, np.ones(batch.num_trajectories, np.bool_))
+        return Kept(np.ones(batch.num_turns, np.bool_), np.ones(batch.num_trajectories, np.bool_))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from agentrl.errors import AlgorithmError
 from agentrl.trajectory.batch import NO_KEY
-from agentrl.trajectory.segments import dense
+from agentrl.trajectory.segments import narrow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,7 +101,8 @@ class SimilarObservation:
 
 def _within_group(batch: Batch, key: Ids) -> Ids:
     """Number the pairs (group, key); a turn without a key gets none."""
-    number, distinct = dense(key)
-    pair = batch.group_of_turn * distinct + number
-    np.copyto(pair, NO_KEY, where=key == NO_KEY)
+    number, bound, lowest = narrow(key)
+    pair = batch.group_of_turn * bound + number
+    if lowest <= NO_KEY:
+        np.copyto(pair, NO_KEY, where=key == NO_KEY)
     return pair

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     Bools: TypeAlias = NDArray[np.bool_]
 
 
+EVERY_ROW = slice(None)
+"""An index of rows that leaves none out and moves none: cheaper than the array that says the same."""
+
+
 def sum_by(index: NDArray[np.integer], value: Floats, size: int) -> Floats:
     """Sum `value` by `index` in [0, size)."""
     return np.bincount(index, value, size).astype(np.float64, copy=False)
@@ -31,33 +35,36 @@ class Pool:
     Attributes:
         value: (S,) figure of each turn.
         group: (S,) peer group, from 0, below `size`; some numbers may have no turn.
-        stand_in: (S,) the row that represents each turn in the statistics of its group: itself, or the first
-            turn of its trajectory in that group.
-        counted: (S,) whether the row itself is in the statistics.
+        stand_in: (S,) the row that represents each turn in the statistics of its group: the first turn of its
+            trajectory there; or `EVERY_ROW`, each itself.
+        counted: (S,) whether the row itself is in the statistics, or `EVERY_ROW`.
         count: (G,) number of counted rows; `mean`: (S,) their mean in each turn's group.
     """
 
     value: Floats
     group: Ids
     size: int
-    stand_in: Ids
-    counted: Bools
+    stand_in: Ids | slice
+    counted: Bools | slice
     count: Ids = field(init=False)
     mean: Floats = field(init=False)
-    _inside: Bools | None = field(init=False)
     _group_inside: Ids = field(init=False)
 
     def __post_init__(self) -> None:
-        inside = None if np.count_nonzero(self.counted) == len(self.counted) else self.counted
-        group = self.group if inside is None else self.group[inside]
+        group = self.group[self.counted]
         count = np.bincount(group, minlength=self.size)
-        self.__dict__.update(_inside=inside, _group_inside=group, count=count)
+        self.__dict__.update(_group_inside=group, count=count)
         self.__dict__["mean"] = (self.total(self.value) / np.maximum(count, 1))[self.group]
 
     def total(self, value: Floats) -> Floats:
         """(G,) sum of (S,) `value` over the counted rows of each group."""
-        inside = value if self._inside is None else value[self._inside]
-        return sum_by(self._group_inside, inside, self.size)
+        return sum_by(self._group_inside, value[self.counted], self.size)
+
+    def represented(self) -> Bools:
+        """(S,) whether the row that represents the turn is in the statistics."""
+        inside = np.zeros(len(self.value), np.bool_)
+        inside[self.counted] = True
+        return inside[self.stand_in]
 
     def with_value(self, value: Floats) -> Pool:
         """Return the pool of other figures of the same turns."""
@@ -71,15 +78,16 @@ def pool_of(
 
     Args:
         value: (S,) figures; `peers`: (S,) ids; `trajectory`: (S,) owners.
-        baseline: (S,) whether the turn may count. Turns without peers never count.
+        baseline: (E,) whether the trajectory's turns may count. Turns without peers never count.
         per: whether each trajectory counts once in a group, by its first turn there, or each turn counts.
     """
-    group, size = narrow(peers)
-    rows = np.arange(len(value))
-    stand_in, counted = rows, baseline & (peers != NO_KEY)
-    if per == "trajectory":
-        owners = int(trajectory.max(initial=-1)) + 1
-        _, first, inverse = np.unique(group * owners + trajectory, return_index=True, return_inverse=True)
-        stand_in = first[inverse]
-        counted &= stand_in == rows
-    return Pool(value, group, size, stand_in, counted)
+    group, size, lowest = narrow(peers)
+    all_count = lowest > NO_KEY and np.count_nonzero(baseline) == len(baseline)
+    counted = EVERY_ROW if all_count else (peers != NO_KEY) & baseline[trajectory]
+    if per == "turn":
+        return Pool(value, group, size, EVERY_ROW, counted)
+    owners = int(trajectory.max(initial=-1)) + 1
+    _, first, inverse = np.unique(group * owners + trajectory, return_index=True, return_inverse=True)
+    stand_in = first[inverse]
+    first_there = stand_in == np.arange(len(value))
+    return Pool(value, group, size, stand_in, first_there if all_count else first_there & counted)

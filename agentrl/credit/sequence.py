@@ -31,15 +31,16 @@ def accumulate_backward(value: Floats, decay: Floats | float, start: NDArray[np.
     [2.0, 4.0, 8.0, 1.0]
     """
     total, reach = np.array(value, np.float64), np.empty(len(value))
+    if not len(total):
+        return total
     reach[:] = decay
-    length = start[1:] - start[:-1]
-    reach[start[1:][length > 0] - 1] = 0.0
-    ahead, longest = 1, int(length.max(initial=0))
+    reach[start[1:] - 1] = 0.0  # before a segment without entries another one ends, the last if it is first
+    near, ahead, longest = reach[:-1], 1, int(np.maximum.reduce(start[1:] - start[:-1]))
     while ahead < longest:
-        near = reach[:-ahead]
-        total[:-ahead] += near * total[ahead:]
+        sooner = total[:-ahead]
+        sooner += near * total[ahead:]
         if 2 * ahead < longest:
-            near *= reach[ahead:]
+            near = near[:-ahead] * near[ahead:]
         ahead *= 2
     return total
 

@@ -86,7 +86,7 @@ def copied_sample(batch: Batch, origin: Ids, /) -> Ids:
 
 def is_branched(batch: Batch, /) -> bool:
     """Whether any trajectory has its parent in the batch."""
-    return int(batch.parent.max(initial=-1)) >= 0
+    return bool(np.count_nonzero(batch.parent >= 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +181,7 @@ class PlaceDifference(Composable, Printed):
         """Return (S,)."""
         outcome, owner = self.target(batch, reward), batch.trajectory_of_turn
         places = self.place(batch)
-        pool = pool_of(outcome, places, owner, kept.baseline[owner], "trajectory")
+        pool = pool_of(outcome, places, owner, kept.baseline, "trajectory")
         known = (pool.count[pool.group] > 0) & (places != NO_KEY)
         value = np.where(known, mean(pool), outcome)
         final = np.zeros(batch.num_trajectories)
@@ -205,10 +205,9 @@ class SubtreeMean(Composable, Printed):
     def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (S,), the same at each turn of a trajectory."""
         outcome, owner = episode_total(batch, reward), batch.trajectory_of_turn
-        inside = kept.baseline[owner]
         group = np.unique(batch.group_of_turn, return_inverse=True)[1].astype(np.int64)
-        top, places = pool_of(outcome, group, owner, inside, "trajectory"), self.place(batch)
-        nodes = pool_of(outcome, places, owner, inside, "trajectory")
+        top, places = pool_of(outcome, group, owner, kept.baseline, "trajectory"), self.place(batch)
+        nodes = pool_of(outcome, places, owner, kept.baseline, "trajectory")
         size = nodes.count[nodes.group]
         whole = (batch.turn_index == 0) & (size == top.count[top.group])
         weight = np.where((size > 1) & ~whole & (places != NO_KEY), size, 0.0)

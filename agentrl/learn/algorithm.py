@@ -63,7 +63,7 @@ class Credit:
     @property
     def empty(self) -> bool:
         """Whether no token carries loss, so there is nothing to learn from the batch."""
-        return not bool(self.keep_of_sample.any())
+        return not np.count_nonzero(self.keep_of_sample)
 
     def figures(self) -> dict[str, float]:
         """Return health figures by name; those of advantages are over kept turns."""
@@ -244,8 +244,9 @@ def _turns(batch: Batch, values: Floats, part: object) -> Floats:
         raise AlgorithmError(
             f"{name_of(part)} gave shape {values.shape}; expected one figure per turn, ({batch.num_turns},)."
         )
-    if not np.isfinite(values).all():
-        turn = int(np.flatnonzero(~np.isfinite(values))[0])
+    finite = np.isfinite(values)
+    if np.count_nonzero(finite) < len(finite):
+        turn = int(np.argmin(finite))
         raise AlgorithmError(
             f"{name_of(part)} gave {values[turn]} at turn {turn}; it must be finite everywhere."
         )

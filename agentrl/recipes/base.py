@@ -22,7 +22,7 @@ from agentrl.learn.average import FixedLength, token_mean, trajectory_mean
 from agentrl.learn.penalty import KlToReference
 from agentrl.learn.ratio import sequence_ratio, token_ratio
 from agentrl.learn.surrogate import Clip, StopClip, reinforce
-from agentrl.recipes.about import COMMON, PARITY, About
+from agentrl.recipes.about import COMMON, LOOPS, PARITY, About
 
 GRPO = Algorithm(ratio=token_ratio, average=token_mean)
 DR_GRPO = replace(GRPO, advantage=Relative(scale=one), average=FixedLength(1024))
@@ -48,6 +48,11 @@ GIGPO_OBSERVATION = replace(
     advantage=Relative(scale=one) + 1.0 * Relative(Return(0.95), same_observation, scale=one, per="turn"),
 )
 GIGPO_BY_TRAJECTORY = replace(GIGPO, average=trajectory_mean)
+GIGPO_REFUSED = replace(
+    GIGPO_BY_TRAJECTORY,
+    advantage=Relative(scale=one)
+    + 1.0 * Relative(PlusRow(Return(0.95), InvalidPenalty(0.1)), same_state, scale=one, per="turn"),
+)
 GIGPO_VERL_AGENT = replace(
     GRPO,
     advantage=Relative(PlusRow(episode_total, InvalidPenalty(0.1)), scale=Std(), per="turn", lone="raw")
@@ -152,6 +157,16 @@ ABOUT = {
         departures=COMMON + "As GIGPO, averaged over trajectories and not over tokens, so that long "
         "failures do not outweigh short successes; the paper averages over steps.",
         checked=PARITY,
+    ),
+    "GIGPO_REFUSED": About(
+        title="GIGPO_BY_TRAJECTORY, where a refused action costs something at once",
+        paper="2505.10978",
+        equations="the episode and the step relative advantage; langfengQ/verl-agent, the invalid-action "
+        "penalty of .1",
+        departures=COMMON
+        + "The penalty lowers the refused turn in the step term alone, and nothing is divided "
+        "by a deviation, which would let it outweigh success where all returns are alike.",
+        checked=LOOPS,
     ),
     "GIGPO_VERL_AGENT": About(
         title="GiGPO exactly as verl-agent computes it",

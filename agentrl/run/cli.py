@@ -11,7 +11,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CoercionError, CycloptsError
 
 from agentrl.errors import AgentrlError, CheckError, RolloutError, TemplateError, as_sentence
 from agentrl.run.commands import (
@@ -80,9 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     """Run a command and return its exit code; an error becomes one sentence on standard error."""
     try:
-        code = app(arguments, exit_on_error=False, print_error=True)
+        code = app(arguments, exit_on_error=False, print_error=False)
         sys.stdout.flush()
-    except CycloptsError:
+    except CycloptsError as error:
+        print(f"error: {_of_the_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except BrokenPipeError:
         # Nobody reads any more: flushing at the exit must not fail again.
@@ -96,6 +97,22 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
             traceback.print_exc()
         return _say(error, debug=debug)
     return code if isinstance(code, int) else 0
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _of_the_line(error: CycloptsError) -> str:
+    """What is wrong with a command line, what was expected, and where the form is shown."""
+    chain = error.command_chain or ()
+    command = " ".join([app.name[0], *chain])
+    token = error.token if isinstance(error, CoercionError) else None
+    if isinstance(error, CoercionError) and token is not None and error.target_type in KINDS:
+        name = token.keyword or (error.argument.name if error.argument else "the argument")
+        said = f"{name} is {token.value!r}, and {KINDS[error.target_type]} is expected."
+    else:
+        said = as_sentence(str(error))
+    return f"{said} `{command} --help` shows what it takes."
 
 
 def _say(error: Exception, *, debug: bool) -> int:

@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -53,9 +53,10 @@ LEFT_BEHIND = (
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A folder of one run."""
+    """A folder of one run; `made` by it, so that it may remove it again."""
 
     path: Path
+    made: bool = field(default=False, compare=False)
 
     @classmethod
     def create(
@@ -66,8 +67,9 @@ class RunDirectory:
         Raises:
             RunDirectoryError: it cannot be written.
         """
-        directory = cls(path)
         try:
+            refuse_a_file(path)
+            directory = cls(path, made=cls(path).started or not path.exists() or not any(path.iterdir()))
             if directory.started and not directory.worked:
                 directory._clear()
             for folder in ("trajectories", "checkpoints"):
@@ -126,6 +128,15 @@ class RunDirectory:
                 pass
             yield
 
+    def forget(self) -> None:
+        """Remove the folder that this run made, if it did no work and nobody else put anything there."""
+        if not self.made or self.worked:
+            return
+        with suppress(OSError):
+            self._clear()
+            (self.path / LOCK).unlink(missing_ok=True)
+            self.path.rmdir()
+
     def _clear(self) -> None:
         for name in LEFT_BEHIND:
             path = self.path / name
@@ -155,9 +166,20 @@ class RunDirectory:
             return tomllib.loads((self.path / "run.toml").read_text())
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise RunDirectoryError(
-                f"{self.path} holds no readable run.toml, so no run can be read or resumed there: {error}. "
+                f"{self._unreadable(error)}, so no run can be read or resumed there. "
                 "Give the folder of a run, such as runs/household."
             ) from error
+
+    def _unreadable(self, error: Exception) -> str:
+        """Why there is no card, as the beginning of a sentence."""
+        if not self.path.exists():
+            return f"there is no folder {self.path}"
+        if not self.path.is_dir():
+            return f"{self.path} is a file and no folder"
+        if isinstance(error, FileNotFoundError):
+            return f"{self.path} holds no run.toml"
+        why = error.strerror if isinstance(error, OSError) else error
+        return f"{self.path} holds no readable run.toml ({why})"
 
     def changes(self, settings: Settings, algorithm: Mapping[str, Description] | None = None) -> list[str]:
         """Return how settings and algorithm differ from those of the run, one sentence each.
@@ -224,6 +246,16 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{self.path / name} cannot be written: {error.strerror}. Free space, then resume."
             ) from error
+
+
+def refuse_a_file(path: Path) -> None:
+    """Raise `RunDirectoryError` where a folder is to be made and a file stands in its way."""
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise RunDirectoryError(
+                f"{path} cannot be written: {'it' if place == path else place} is a file, and a folder is "
+                "expected there. Choose another with --out, or move that file away."
+            )
 
 
 def free_directory(path: Path) -> Path:

@@ -14,7 +14,7 @@ from agentrl.errors import ConfigError, RolloutError, RunDirectoryError
 from agentrl.policy.base import Policy, Sampling
 from agentrl.rollout import Limits, Play, Stock, collect
 from agentrl.run.crew import Crew, Recipe
-from agentrl.run.directory import RunDirectory, plain, provenance
+from agentrl.run.directory import RunDirectory, plain, provenance, refuse_a_file
 from agentrl.run.jobs import collect_on
 from agentrl.run.judge import assignments_of, verdict_of
 from agentrl.run.outcome import Evaluation, Row
@@ -99,6 +99,7 @@ def open_folder(path: Path) -> RunDirectory:
         raise RunDirectoryError(f"{path} already holds an evaluation; choose another folder with --out.")
     folder = RunDirectory(path)
     try:
+        refuse_a_file(path)
         (path / "trajectories").mkdir(parents=True, exist_ok=True)
         folder.write_json("eval.json", {})
         (path / "eval.json").unlink()

@@ -40,7 +40,7 @@ class EnvironmentSettings(Settings):
     a world of tools; "native" is the model's own form of calls. `tools` holds the terms of tools by name.
     """
 
-    id: str
+    id: str = Field(examples=["agentrl/Household-v0"])
     kwargs: Arguments = Field(default_factory=dict)
     split: str = "train"
     protocol: str = "auto"

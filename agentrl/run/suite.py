@@ -27,7 +27,7 @@ class ScenarioSettings(Settings):
     `turns` overrides `limits.turns`; `threshold` is the success that the interval's lower bound must reach.
     """
 
-    split: str
+    split: str = Field(examples=["valid_seen"])
     name: str = ""
     tasks: Count = 512
     first_task: Whole = 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from agentrl.config import load
 from agentrl.credit.reward import Component, Sum
-from agentrl.errors import ConfigError, RolloutError, RunDirectoryError
+from agentrl.errors import AgentrlError, ConfigError, RolloutError, RunDirectoryError
 from agentrl.learn.algorithm import describe
 from agentrl.recipes import get
 from agentrl.rollout import assign_groups, complete_groups
@@ -33,7 +34,7 @@ from agentrl.run.supervise import ENDLESS, Budget, optimizer_of, supervise
 from agentrl.run.torchrun import Failure, check_ranks, follows, join, lead, under_torchrun
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from agentrl.learn.algorithm import Algorithm
@@ -120,10 +121,23 @@ def _train(
     )
     with (
         directory.held(),
+        _forgotten_if_refused(directory),
         progress as shown,
         open_bench(settings, algorithm, directory, shown, resume=resume, ranks=ranks) as bench,
     ):
         return _phases(bench)
+
+
+@contextmanager
+def _forgotten_if_refused(directory: RunDirectory) -> Generator[None]:
+    """Leave no folder of a run that was refused before it did any work; a full disk asks for a resume."""
+    try:
+        yield
+    except RunDirectoryError:
+        raise
+    except AgentrlError:
+        directory.forget()
+        raise
 
 
 def _phases(bench: Bench) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -11,7 +12,7 @@ import numpy as np
 from agentrl.trajectory import TurnKind, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 
     from agentrl.testing.report import Check, Finding
     from agentrl.world.env import TextEnv
@@ -22,12 +23,22 @@ _TIMING: Final = frozenset({"seconds", "time"})
 
 
 @dataclass(frozen=True)
+class Unusable:
+    """A key that cannot be compared across processes, and why; the check of keys tells it, no other."""
+
+    why: str
+
+
+Key: TypeAlias = int | Unusable | None
+
+
+@dataclass(frozen=True)
 class Moment:
     """What one instant of an episode shows; compared between episodes that must be equal."""
 
     observation: str
-    observation_key: int | None
-    state_key: int | None
+    observation_key: Key
+    state_key: Key
     reward: float = 0.0
     terminated: bool = False
     truncated: bool = False
@@ -143,9 +154,12 @@ def moment(  # the five things of a step
     return Moment(observation, *keys, reward, terminated, truncated, shown, action)
 
 
-def key_of(key: Hashable | None) -> int | None:
-    """Return the digest of a key; raises `TypeError` for a key that cannot be compared across processes."""
-    return None if key is None else digest(key)
+def key_of(key: Hashable | None) -> Key:
+    """Return the digest of a key."""
+    try:
+        return None if key is None else digest(key)
+    except TypeError as error:
+        return Unusable(str(error))
 
 
 def difference(one: Sequence[Moment], other: Sequence[Moment]) -> str | None:
@@ -174,6 +188,19 @@ def difference(one: Sequence[Moment], other: Sequence[Moment]) -> str | None:
 def _short(value: object, limit: int = 120) -> str:
     text = repr(value)
     return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+@contextlib.contextmanager
+def generators_at_rest() -> Generator[None]:
+    """Put the global generators where no world would put them by seeding, and back in the end."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002  # put back, never used
+    random.seed("at rest")
+    np.random.seed(list(b"at rest"))  # noqa: NPY002  # a state to be looked at
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002  # put back
 
 
 def global_randomness() -> tuple[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from agentrl.errors import CheckError
@@ -50,7 +51,8 @@ class CheckReport:
             raise CheckError(str(self))
 
     def __str__(self) -> str:
-        verdict = f"{len(self.errors)} errors" if self.errors else "passed"
+        count = len(self.errors)
+        verdict = f"{count} error{'s' if count > 1 else ''}" if count else "passed"
         head = f"{self.subject}: {verdict} ({len(self.checks)} checks)"
         return "\n".join([head, *(f"  {finding}" for finding in self.findings)])
 
@@ -68,8 +70,20 @@ def run_checks(subject: str, checks: dict[str, Check], skip: Iterable[str]) -> C
     if unknown := skipped - set(checks):
         raise CheckError(f"there is no check {sorted(unknown)}; the checks are {', '.join(checks)}.")
     ran = {name: check for name, check in checks.items() if name not in skipped}
-    findings = tuple(finding for name, check in ran.items() for finding in _contained(name, check))
-    return CheckReport(subject, tuple(ran), findings)
+    findings = [finding for name, check in ran.items() for finding in _contained(name, check)]
+    return CheckReport(subject, tuple(ran), _once(findings))
+
+
+def _once(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings, those that differ in numbers only told once: the same at every step is one thing."""
+    alike: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        text = re.sub(r"\d+(\.\d+)?", "0", finding.message)
+        alike.setdefault((finding.severity, finding.check, text), []).append(finding)
+    return tuple(
+        first if not others else replace(first, message=f"{first.message} (and {len(others)} more like it)")
+        for first, *others in alike.values()
+    )
 
 
 def _contained(name: str, check: Check) -> Iterator[Finding]:

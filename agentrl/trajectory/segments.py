@@ -54,7 +54,7 @@ def dense(ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
     """
     if not len(ids):
         return np.zeros(0, np.int64), 0
-    low, high = int(ids.min()), int(ids.max())
+    low, high = int(np.minimum.reduce(ids)), int(np.maximum.reduce(ids))
     if high - low <= 8 * len(ids) + 1024:
         place = ids.astype(np.int64) - low
         found = np.zeros(high - low + 1, np.bool_)
@@ -70,20 +70,23 @@ def dense(ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
     return place, int(number[-1]) + 1
 
 
-def narrow(ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
-    """Number ids from 0 and return a bound of the numbers, which may skip some: cheaper than `dense`.
+def narrow(ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], int, int]:
+    """Number ids from 0 in ascending order, cheaper than `dense`: the numbers may skip some.
 
-    >>> numbers, bound = narrow(np.array([7, -1, 7, 3]))
-    >>> numbers.tolist(), bound
-    ([8, 0, 8, 4], 9)
+    Returns:
+        the numbers, a bound that all lie below, and the lowest id, 0 where there are none.
+
+    >>> numbers, bound, lowest = narrow(np.array([7, -1, 7, 3]))
+    >>> numbers.tolist(), bound, lowest
+    ([8, 0, 8, 4], 9, -1)
     """
     if not len(ids):
-        return np.zeros(0, np.int64), 0
-    low, high = int(ids.min()), int(ids.max())
+        return np.zeros(0, np.int64), 0, 0
+    low, high = int(np.minimum.reduce(ids)), int(np.maximum.reduce(ids))
     if high - low > 8 * len(ids) + 1024:
-        return dense(ids)
+        return *dense(ids), low
     wide = ids.astype(np.int64, copy=False)
-    return (wide - low if low else wide), high - low + 1
+    return (wide - low if low else wide), high - low + 1, low
 
 
 def expand(values: NDArray[Scalar], start: Ints) -> NDArray[Scalar]:

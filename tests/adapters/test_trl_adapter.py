@@ -20,7 +20,9 @@ from agentrl.errors import ConfigError
 from agentrl.policy.build import ModelShape, build_model, train_tokenizer
 
 INSTALLED = importlib.util.find_spec("trl") is not None
-with_trl = pytest.mark.skipif(not INSTALLED, reason="TRL is not installed; `pip install trl==1.16.0`")
+with_trl = pytest.mark.skipif(
+    not INSTALLED, reason="TRL is not installed; `make trainers` makes an environment with it"
+)
 
 torch.set_num_threads(1)
 

@@ -1,4 +1,4 @@
-"""Our credit inside of verl's own compute_advantage."""
+"""Our credit as an estimator of verl's, and inside of the compute_advantage of its trainer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agentrl.errors import ConfigError
 
 INSTALLED = importlib.util.find_spec("verl") is not None
 with_verl = pytest.mark.skipif(
-    not INSTALLED, reason="verl is not installed; `pip install --no-deps verl==0.9.1` and what it imports"
+    not INSTALLED, reason="verl is not installed; `make trainers` makes an environment with it"
 )
 # Importing verl and ray warns of their own dependencies.
 quiet = pytest.mark.filterwarnings("ignore")
@@ -54,6 +54,23 @@ def test_turns_and_keys_are_told_apart() -> None:
     assert (advantage[MASK == 0] == 0).all()
     with pytest.raises(ConfigError, match="'uid'"):
         estimator(rewards(), MASK)
+
+
+@with_verl
+@quiet
+def test_its_trainer_takes_our_advantage() -> None:
+    """The very function that its trainer calls, with what its trainer holds."""
+    trainer: Any = importlib.import_module("verl.trainer.ppo.ray_trainer")
+    protocol: Any = importlib.import_module("verl.protocol")
+    data = protocol.DataProto.from_dict(
+        tensors={"token_level_rewards": rewards(), "response_mask": MASK}, non_tensors={"uid": UID}
+    )
+    register("agentrl_trainer_test", "GIGPO")
+    found = trainer.compute_advantage(data, "agentrl_trainer_test").batch
+    # It hands on no keys, so the episode term is all: 1 and 0 about 1/2, 0 and 0.5 about 1/4.
+    expected = torch.tensor([0.5, -0.5, -0.25, 0.25])[:, None] * MASK
+    assert_allclose(found["advantages"].numpy(), expected.numpy(), atol=1e-6)
+    assert (found["returns"] == found["advantages"]).all()
 
 
 @pytest.mark.skipif(INSTALLED, reason="verl is installed")

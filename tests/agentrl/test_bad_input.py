@@ -105,6 +105,70 @@ def test_a_wrong_type_and_an_unknown_setting_are_named_with_their_lines(said: Sa
     assert f"{path}, line 5: there is no setting 'rl.member'. Did you mean 'rl.members'?" in text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentences"),
+    [
+        (
+            ("train", "empty.toml"),
+            ("'environment' is missing", 'environment = {id = "agentrl/Household-v0"}'),
+        ),
+        (("eval", "empty.toml"), ("'scenario' is missing", 'scenario = [{split = "valid_seen"}]')),
+        (
+            ("train", "household/train", "rl.rewards=0.2"),
+            ("on the command line: rl.rewards = 0.2", "a table of names and values", "rl.rewards.NAME=VALUE"),
+        ),
+        (("train", "household/train", "rl=3"), ("rl = 3", "it is a section", "rl.NAME=VALUE")),
+        (
+            ("train", "household/train", "model.hidden=33"),
+            ("line 13 with model.hidden=33 of the command line", "hidden must be a multiple of heads"),
+        ),
+        (("train", "--resume", "nowhere"), ("there is no folder nowhere", "Give the folder of a run")),
+        (("train", "--resume", "empty.toml"), ("empty.toml is a file and no folder",)),
+        (("train", "--resume", "."), (". holds no run.toml",)),
+        (
+            ("train", "household/train", "--out", "empty.toml"),
+            ("it is a file, and a folder is expected there", "--out"),
+        ),
+        (
+            ("eval", "household/eval", "--out", "empty.toml"),
+            ("it is a file, and a folder is expected there",),
+        ),
+        (("eval", "household/eval", "--tasks", "0"), ("1 or more; got 0",)),
+        (
+            ("envs", "play", "agentrl/Household-v0", "--index", "abc"),
+            ("error: --index is 'abc', and a whole number is expected", "`agentrl envs play --help`"),
+        ),
+        (("trian",), ('Did you mean "train"?', "`agentrl --help`")),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place_and_its_form(
+    arguments: tuple[str, ...], sentences: tuple[str, ...], said: Said, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("empty.toml").touch()
+    text = said(arguments, BAD_INPUT)
+    for sentence in sentences:
+        assert sentence in text
+    assert not any(mark in text for mark in ("Errno", "pace", "╭"))
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.toml"], "nothing is left behind"
+
+
+def test_a_refused_run_takes_nothing_away_that_was_there(said: Said, tmp_path: Path) -> None:
+    mine = tmp_path / "run" / "checkpoints" / "mine.pt"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    said(train("model.context=8", out=tmp_path / "run"), BAD_INPUT)
+    assert mine.exists()
+
+
+def test_a_refused_evaluation_leaves_no_folder(said: Said, worlds: str, tmp_path: Path) -> None:
+    suite = tmp_path / "suite.toml"
+    suite.write_text(f'environment.id = "{worlds}:Broken"\n[[scenario]]\nsplit = "nowhere"\n')
+    said(["eval", str(suite), "--policy", "random", "--out", str(tmp_path / "e")], BAD_INPUT)
+    assert not (tmp_path / "e").exists()
+
+
 def test_an_unknown_split_names_those_there_are(said: Said, tmp_path: Path) -> None:
     text = said(train("environment.split=trian", out=tmp_path / "run"), BAD_INPUT)
     assert "train, valid_seen, valid_unseen" in text
@@ -198,7 +262,7 @@ def test_a_context_that_holds_no_prompt_stops_the_run_before_the_warm_start(
     text = said(train("model.context=8", out=tmp_path / "run"), BAD_INPUT)
     assert "could not say anything in the preflight episode" in text
     assert "a stream holds 8 (model.context)" in text
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("recipe", ["GIGPO", "GIGPO_SIMILAR", "SIMPLE_TIR"])  # the last two read texts
@@ -223,7 +287,7 @@ def test_what_no_step_could_use_is_refused_before_the_warm_start(
     wrong: tuple[str, ...], sentence: str, said: Said, tmp_path: Path
 ) -> None:
     assert sentence in said(train(*wrong, out=tmp_path / "run"), BAD_INPUT)
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_setting_of_another_place_is_pointed_to(said: Said) -> None:

@@ -33,7 +33,7 @@ Array: TypeAlias = NDArray[np.float64]
 TELL_FAILURES_APART = {
     "IGPO", "IGPO_JOINT",  # by how much each turn told
     "TURN_PPO", "BI_LEVEL_GAE", "POAD", "POISE",  # by what the critic expected
-    "GDPO_REWARDS",  # by refused actions
+    "GDPO_REWARDS", "GIGPO_REFUSED",  # by refused actions
     "NGRPO",  # from an imagined success
     "UFO",  # by repeated actions
     "REINFORCE", "GIGPO_VERL_AGENT", "HGPO", "MARS", "REINFORCE_PP",  # see below
@@ -50,9 +50,9 @@ TELL_SUCCESSES_APART = TELL_FAILURES_APART | {
 """And if all succeeded."""
 
 COMPARE_BEYOND_THE_GROUP = {
-    "REINFORCE", "GIGPO_VERL_AGENT", "GIGPO", "GIGPO_BY_TRAJECTORY", "GIGPO_OBSERVATION", "GIGPO_SIMILAR",
-    "GIGPO_SAPO", "HGPO", "IGPO", "IGPO_JOINT", "TURN_PPO", "BI_LEVEL_GAE", "POAD", "POISE", "MARS",
-    "REINFORCE_PP", "CENTERED", "RAE", "SPO_STREAM",
+    "REINFORCE", "GIGPO_VERL_AGENT", "GIGPO", "GIGPO_BY_TRAJECTORY", "GIGPO_REFUSED", "GIGPO_OBSERVATION",
+    "GIGPO_SIMILAR", "GIGPO_SAPO", "HGPO", "IGPO", "IGPO_JOINT", "TURN_PPO", "BI_LEVEL_GAE", "POAD", "POISE",
+    "MARS", "REINFORCE_PP", "CENTERED", "RAE", "SPO_STREAM",
 }  # fmt: skip
 
 ALL = pytest.mark.parametrize("name", recipes.names())

@@ -20,13 +20,14 @@ B, L, G = 12, 9, 4
 class Rows:
     """Random rows: groups of four, rewards at the last token.
 
-    Masks are prefixes as in single answers, or with `turns` rows with a tool's answer inside.
+    Masks are prefixes as in single answers, all of the row where it is `full`, or with `turns` rows with a
+    tool's answer inside.
     """
 
-    def __init__(self, seed: int, *, turns: bool = False) -> None:
-        random = np.random.default_rng(seed)
+    def __init__(self, seed: int, *, turns: bool = False, full: bool = False) -> None:
+        self.random = random = np.random.default_rng(seed)
         self.uid = np.array([f"g{row // G}" for row in range(B)], dtype=object)
-        length = random.integers(1, L + 1, B)
+        length = np.full(B, L) if full else random.integers(1, L + 1, B)
         self.padding = torch.from_numpy((np.arange(L)[None] < length[:, None]).astype(np.float32))
         self.mask = self.padding.clone()
         if turns:

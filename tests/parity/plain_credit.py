@@ -266,9 +266,9 @@ def centered_by_group(world: World, base: Base) -> ByTurn:
     return relative(world, base, total, task, std="none")
 
 
-def gigpo(keys: Key) -> Credit:
+def gigpo(keys: Key, value: Callable[[Turn], float] | None = None) -> Credit:
     def credit(world: World, base: Base) -> ByTurn:
-        step = relative(world, base, future(0.95), keys, std="none", per_turn=True)
+        step = relative(world, base, value or future(0.95), keys, std="none", per_turn=True)
         return plus(centered_by_group(world, base), step)
 
     return credit

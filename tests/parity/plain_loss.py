@@ -534,6 +534,9 @@ RECIPES: dict[str, Plain] = {
     "SIMPLE_TIR": replace(GRPO, keep=credit.simple_tir, term=ppo(0.2, 0.28, 3.0)),
     "GIGPO": with_credit(credit.gigpo(credit.state)),
     "GIGPO_BY_TRAJECTORY": replace(with_credit(credit.gigpo(credit.state)), weigh=LONG),
+    "GIGPO_REFUSED": replace(
+        with_credit(credit.gigpo(credit.state, credit.penalised(credit.future(0.95)))), weigh=LONG
+    ),
     "GIGPO_OBSERVATION": with_credit(credit.gigpo(credit.anchor)),
     "GIGPO_VERL_AGENT": replace(
         with_credit(credit.gigpo_verl_agent),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.skipif(
         importlib.util.find_spec("trl") is None,
-        reason="TRL is not installed; `pip install -c constraints.txt trl==1.16.0`",
+        reason="TRL is not installed; `make trainers` makes an environment with it",
     ),
     pytest.mark.filterwarnings("ignore"),  # importing it warns of its dependencies
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from agentrl.errors import ConfigError
+from agentrl.errors import AgentrlError, ConfigError
 from agentrl.run.commands.training import Flag, Json  # noqa: TC001  # cyclopts reads annotations
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def evaluate(
     *overrides: str,
     policy: Names = None,
     only: Flag = False,
+    tasks: int | None = None,
     out: Path | None = None,
     as_json: Json = False,
     fail_below: float | None = None,
@@ -41,6 +43,7 @@ def evaluate(
             (RUN:warm-start, RUN:trained, RUN:best); may be given several times, and plays beside the suite's
             own policies.
         only: leave out the suite's own policies.
+        tasks: play at most so many tasks of each scenario.
         out: a new folder for eval.json and the journals of all trajectories. By default eval.json alone is
             written, to a new folder under runs.
         as_json: print eval.json; the rows go to standard error as they come.
@@ -54,7 +57,7 @@ def evaluate(
 
     if fail_below is not None and not 0 <= fail_below <= 1:
         raise ConfigError(f"--fail-below is a share between 0 and 1; got {fail_below:g}.")
-    settings = load(EvaluationSuite, find(suite), overrides)
+    settings = _shortened(load(EvaluationSuite, find(suite), overrides), tasks)
     given = policy or []
     names = list(dict.fromkeys([*(() if only else settings.policies), *given]))
     if not names:
@@ -112,9 +115,25 @@ def _play(suite: EvaluationSuite, players: list[Player], out: Path | None) -> tu
     from agentrl.run.evaluate import open_folder, play_suite
 
     folder = open_folder(out or _default_folder(suite.name))
-    evaluation = play_suite(suite, players, folder if out else None, _tell)
+    try:
+        evaluation = play_suite(suite, players, folder if out else None, _tell)
+    except AgentrlError:
+        with contextlib.suppress(OSError):  # what was played stays
+            (folder.path / "trajectories").rmdir()
+            folder.path.rmdir()
+        raise
     folder.write_json("eval.json", evaluation.content())
     return evaluation, folder.path / "eval.json"
+
+
+def _shortened(suite: EvaluationSuite, tasks: int | None) -> EvaluationSuite:
+    """The suite with at most so many tasks in each scenario."""
+    if tasks is None:
+        return suite
+    if tasks < 1:
+        raise ConfigError(f"--tasks is a number of tasks, 1 or more; got {tasks}.")
+    short = tuple(item.model_copy(update={"tasks": min(item.tasks, tasks)}) for item in suite.scenario)
+    return suite.model_copy(update={"scenario": short})
 
 
 def _default_folder(name: str) -> Path:
