@@ -53,6 +53,7 @@ def train_tokenizer(
     names: bool = True,
     phrase_share: float = 0.001,
     number_digits: int = 0,
+    bare_words: bool = False,
 ) -> PreTrainedTokenizerBase:
     """Train a byte-level BPE tokenizer on `texts` with the tokens of the append-only markup.
 
@@ -65,6 +66,8 @@ def train_tokenizer(
             one token, without their space: a number then has the same tokens in a sentence and in a program.
             With 1 it is copied digit by digit, with 2 a number below 100 is one token. 0 treats numbers as
             words.
+        bare_words: cut words without the space before them too: a name then has the same tokens in a
+            question and in quotes, at the price of a token for each space.
 
     Raises:
         MissingExtraError: tokenizers or transformers is not installed.
@@ -77,6 +80,7 @@ def train_tokenizer(
     whole = [re.escape(phrase) for phrase in frequent_phrases(texts, phrase_share)]
     numbers = [NUMBER_PATTERN.format(digits=number_digits)] if number_digits else []
     words = WORD_PATTERN.replace(r"| ?\p{N}+", "") if number_digits else WORD_PATTERN
+    words = words.replace(r" ?\p{L}+", r"\p{L}+") if bare_words else words
     pattern = "|".join([*([NAME_PATTERN] if names else []), *whole, *numbers, words])
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -68,6 +68,7 @@ class ModelSettings(Settings):
     whole_names: bool = True
     phrase_share: Share = 0.001
     number_digits: Annotated[int, Field(ge=0, le=3)] = 0
+    bare_words: bool = False
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelSettings:

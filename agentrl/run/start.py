@@ -112,6 +112,7 @@ def _fill(settings: TrainSettings, demonstrations: list[Demonstration], folder: 
         names=shape.whole_names,
         phrase_share=shape.phrase_share,
         number_digits=shape.number_digits,
+        bare_words=shape.bare_words,
     )
     size = ModelShape(
         hidden=shape.hidden,

@@ -221,6 +221,17 @@ def test_every_number_of_so_many_digits_is_a_token_though_the_texts_lack_it() ->
     assert all(digits_of(made, f"x{number}") == [str(number)] for number in range(100))
 
 
+def test_a_bare_word_has_the_same_token_in_a_sentence_and_in_quotes() -> None:
+    text = 'The opening year is "opening_year" here.'
+    for bare, names in ((False, {"Ġopening", "opening", "Ġyear", "year"}), (True, {"opening", "year"})):
+        made = train_tokenizer(
+            [text] * 9 + ["Another."], vocabulary=400, names=False, phrase_share=1.0, bare_words=bare
+        )
+        pieces = made.convert_ids_to_tokens(made.encode(text))
+        assert {piece for piece in pieces if piece.strip("Ġ") in {"opening", "year"}} == names
+        assert made.decode(made.encode(text)) == text
+
+
 def test_the_markup_is_append_only() -> None:
     made = train_tokenizer(["You see a door."] * 9, vocabulary=300)
     renderer = Markup(made)

@@ -125,6 +125,23 @@ def test_domains_and_kinds_can_be_chosen(folder: Path) -> None:
     assert _played(env, "train", 3)[0]
 
 
+def test_spellings_and_cases_can_be_chosen(folder: Path) -> None:
+    env = SqlEnv(databases=8, domains=["music"], spellings=["camel"], cases=["upper"], folder=str(folder))
+    env.reset(options={"split": "train", "index": 0})
+    assert "DebutYear" in env.step(env.protocol.write("schema", {}))[0]
+    assert "JAZZ" in env.step(env.protocol.write("sql", {"query": "SELECT Genre FROM Artist"}))[0]
+    assert all(_played(env, "train", index)[0] for index in range(8))
+
+
+def test_instructions_can_be_left_out(world: SqlEnv, folder: Path) -> None:
+    env = SqlEnv(databases=64, instructions=False, folder=str(folder))
+    question = env.get_task("train", 3).prompt
+
+    assert env.system_text() == ""
+    assert world.get_task("train", 3).prompt.splitlines()[0] == question
+    assert _played(env, "train", 3)[0]
+
+
 def test_a_database_that_no_question_fits_is_drawn_again(folder: Path) -> None:
     # In a small one every parent may have children, and an answer of 0 is no question.
     env = SqlEnv(rows=10, databases=48, domains=["library"], kinds=["childless"], folder=str(folder))
@@ -141,6 +158,16 @@ def test_an_answer_that_fails_may_be_mended_and_a_wrong_one_not(world: SqlEnv) -
 
     # The words are those of a right answer: nothing tells the agent which it was.
     assert (observation, reward, terminated, info["success"]) == ("The answer was taken.", 0.0, True, False)
+
+
+def test_a_refused_answer_can_be_the_last(folder: Path) -> None:
+    env = SqlEnv(databases=64, second_answers=False, folder=str(folder))
+    env.reset(options={"split": "train", "index": 0})
+
+    assert env.step(env.protocol.write("sql", {"query": "SELECT x"}))[2] is False
+    text, reward, terminated, _, info = env.step(env.protocol.write_answer("SELECT nothing"))
+    assert (reward, terminated, info["valid"], info["success"]) == (0.0, True, False, False)
+    assert text.startswith("answer failed: ")
 
 
 def test_s18_to_s20_nothing_pays_but_a_right_answer(world: SqlEnv) -> None:
@@ -344,6 +371,11 @@ def test_a_bad_file_is_named(content: str, words: str, tmp_path: Path) -> None:
         ),
         ({"kinds": [1]}, r"kinds of the SQL world is a list"),
         ({"domains": ["farm"]}, "domains of the SQL world are among music.*; got 'farm'"),
+        (
+            {"spellings": ["camel"], "engine": "postgresql"},
+            "spellings of the SQL world are among snake, plural; got 'camel'",
+        ),
+        ({"cases": ["Upper"]}, "cases of the SQL world are among lower, upper, title; got 'Upper'"),
         ({"kinds": ["joins"]}, "kinds of the SQL world are among count"),
         ({"shown_rows": -1}, "shown_rows of the SQL world must be >= 1; got -1"),
         ({"seconds": 0}, "seconds of the SQL world must be > 0; got 0"),

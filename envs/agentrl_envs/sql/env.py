@@ -16,7 +16,7 @@ from agentrl_envs.sql.domains import DOMAINS, HELD_OUT, TRAINED
 from agentrl_envs.sql.expert import SqlExpert
 from agentrl_envs.sql.files import Item, read_items
 from agentrl_envs.sql.generate import MOST_ROWS, QUESTIONS, Recipe
-from agentrl_envs.sql.naming import STYLES
+from agentrl_envs.sql.naming import CASES, STYLES
 from agentrl_envs.sql.questions import KIND_NAMES
 from agentrl_envs.sql.store import OPENER, Opened, default_folder, generated
 from agentrl_tools.records import by_split
@@ -25,11 +25,15 @@ from agentrl_tools.sql.tool import checked
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agentrl.sandbox.sql import QueryResult
     from agentrl.world.env import Expert
     from agentrl_tools.sql import Sql
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
 ENGINES = ("sqlite", "postgresql")
+_SPELLINGS = {"sqlite": STYLES, "postgresql": ("snake", "plural")}
+"""PostgreSQL folds names that are not quoted: those of mixed case would only test quoting."""
+_EXPLORE = "Explore the {dialect} database, then answer with one SQL query whose result answers the question."
 _MAX_ITEMS = 256
 _MAX_DRAWS = 64
 """Databases that are drawn in search of one that some question of the chosen kinds fits."""
@@ -47,6 +51,8 @@ class SqlEnv(TextEnv):
             that.
         domains: of generated databases for train and valid_seen, and kinds of their questions; all if empty.
             valid_unseen has domains of its own.
+        spellings: of identifiers, among "snake", "plural" and "camel"; all if empty.
+        cases: of values, among "lower", "upper" and "title"; all if empty. Questions are in lower case.
         engine: "sqlite", or "postgresql" for generated databases.
         server: URL of the owner of a PostgreSQL server; empty starts a private one.
         files: split to a JSON or JSONL file of questions, in place of generated ones; see `files`.
@@ -56,6 +62,9 @@ class SqlEnv(TextEnv):
         seconds: of CPU for one query, which may take four times as long on a busy machine; at most an eighth
             of what the rollout gives a step.
         folder: where generated databases are kept; a cache folder of the user's by default.
+        instructions: whether the agent is told about its task and tools, and not only the question; a model
+            trained on this world needs no words.
+        second_answers: whether an answer that the engine refuses may be mended; otherwise it is a wrong one.
 
     Raises:
         ConfigError: a setting is wrong; the message says which.
@@ -70,6 +79,8 @@ class SqlEnv(TextEnv):
         databases: int = 512,
         domains: Sequence[str] = (),
         kinds: Sequence[str] = (),
+        spellings: Sequence[str] = (),
+        cases: Sequence[str] = (),
         engine: str = "sqlite",
         server: str = "",
         files: Mapping[str, str] | None = None,
@@ -78,6 +89,8 @@ class SqlEnv(TextEnv):
         shown_rows: int = 20,
         seconds: float = 5.0,
         folder: str = "",
+        instructions: bool = True,
+        second_answers: bool = True,
         render_mode: str | None = None,
     ) -> None:
         super().__init__(render_mode=render_mode)
@@ -91,6 +104,9 @@ class SqlEnv(TextEnv):
         self._rows, self._databases, self._engine, self._server = rows, databases, engine, server
         self._domains = _chosen("domains", domains, TRAINED)
         self._kinds = _chosen("kinds", kinds, KIND_NAMES)
+        self._spellings = _chosen("spellings", spellings, _SPELLINGS[engine])
+        self._cases = _chosen("cases", cases, CASES)
+        self.instructions, self.second_answers = instructions, second_answers
         self._grader = QueryGrader(RULES[rule])
         self._seconds, self._shown = seconds, shown_rows
         self._folder = Path(folder).expanduser() if folder else default_folder()
@@ -114,7 +130,7 @@ class SqlEnv(TextEnv):
         self._check_split(split)
         if self._files:
             item = self._files[split][index]
-            return _task(split, index, item, None, self._engine)
+            return self._task(split, index, item, None)
         if (split, index) not in self._recent:
             self._recent[split, index] = self._generated(split, index)
             while len(self._recent) > _MAX_ITEMS:
@@ -131,6 +147,10 @@ class SqlEnv(TextEnv):
         if gold.problem:
             raise EnvironmentFault(f"the task {self.task.id} cannot be graded: {gold.problem}")
         return observation, info
+
+    def system_text(self) -> str:
+        """Return the tools, or nothing."""
+        return super().system_text() if self.instructions else ""
 
     @tool
     def schema(self) -> str:
@@ -154,13 +174,21 @@ class SqlEnv(TextEnv):
             query: one SELECT statement; its whole result is the answer.
         """
         opened, gold_query = self._ready, str(self.task.data["query"])
-        result = checked(opened.tools.guard.query(self._grader.rule.prepared(query)))
+        result = self._accepted(opened.tools.guard.query(self._grader.rule.prepared(query)))
         gold = self._grader.gold(gold_query, opened.reference)
         grade = self._grader.compared(result, gold, gold_query)
         if grade.reward is None:
             raise EnvironmentFault(f"the answer could not be graded: {grade.message}")
         self.finish(grade.reward, success=grade.verdict is Verdict.CORRECT)
         return "The answer was taken."
+
+    def _accepted(self, result: QueryResult) -> QueryResult:
+        try:
+            return checked(result)
+        except ValueError:
+            if not self.second_answers:
+                self.finish(0.0, success=False)
+            raise
 
     def gold(self) -> str:
         """Return the gold query."""
@@ -203,11 +231,9 @@ class SqlEnv(TextEnv):
 
     def _recipe(self, split: str, number: int, draw: int) -> Recipe:
         names = HELD_OUT if split == "valid_unseen" else self._domains
-        # Unquoted names are folded by PostgreSQL, which would only test quoting.
-        spellings = STYLES if self._engine == "sqlite" else ("snake", "plural")
         domain = DOMAINS[names[number % len(names)]]
         seed = (SPLITS.index(split), number, *([draw] if draw else []))
-        return Recipe(domain, seed, self._rows, spellings, self._kinds)
+        return Recipe(domain, seed, self._rows, self._spellings, self._kinds, self._cases)
 
     def _generated(self, split: str, index: int) -> Task:
         for draw in range(_MAX_DRAWS):
@@ -216,11 +242,18 @@ class SqlEnv(TextEnv):
             if questions:
                 question = questions[index % len(questions)]
                 item = Item(path, question.text, question.query, question.kind)
-                return _task(split, index, item, recipe, self._engine)
+                return self._task(split, index, item, recipe)
         raise ConfigError(
             f"{_MAX_DRAWS} databases of {self._rows} rows have no question of the kinds "
             f"{', '.join(self._kinds)}. Give more kinds or more rows."
         )
+
+    def _task(self, split: str, index: int, item: Item, recipe: Recipe | None) -> Task:
+        dialect = "SQLite" if self._engine == "sqlite" or recipe is None else "PostgreSQL"
+        asked = f"Question: {item.question}"
+        prompt = f"{asked}\n{_EXPLORE.format(dialect=dialect)}" if self.instructions else asked
+        data = {"database": item.database, "query": item.query, "recipe": recipe}
+        return Task(split, index, prompt, data, item.kind)
 
     def _open(self, task: Task) -> Opened:
         path, recipe = task.data["database"], task.data["recipe"]
@@ -231,16 +264,6 @@ class SqlEnv(TextEnv):
             return OPENER.sqlite(path, seconds=seconds, rows=self._shown, in_place=isinstance(recipe, Recipe))
         url = OPENER.server(self._server).copied(recipe, path)
         return OPENER.postgres(url, seconds=seconds, rows=self._shown)
-
-
-def _task(split: str, index: int, item: Item, recipe: Recipe | None, engine: str) -> Task:
-    dialect = "SQLite" if engine == "sqlite" or recipe is None else "PostgreSQL"
-    prompt = (
-        f"Question: {item.question}\n"
-        f"Explore the {dialect} database, then answer with one SQL query whose result answers the question."
-    )
-    data = {"database": item.database, "query": item.query, "recipe": recipe}
-    return Task(split, index, prompt, data, item.kind)
 
 
 def _chosen(setting: str, given: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:

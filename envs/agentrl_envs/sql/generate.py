@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agentrl_envs.sql.domains import Choice, Domain, Entity, Number, plural
-from agentrl_envs.sql.naming import STYLES, Style
+from agentrl_envs.sql.naming import CASES, STYLES, Style
 from agentrl_envs.sql.questions import KIND_NAMES, KINDS, STATISTICS, Kind
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Recipe:
     rows: int
     spellings: tuple[str, ...] = STYLES
     kinds: tuple[str, ...] = KIND_NAMES
+    cases: tuple[str, ...] = CASES
 
     def rng(self, purpose: int) -> np.random.Generator:
         """Return a generator for one purpose."""
@@ -102,9 +103,7 @@ class Recipe:
     def style(self) -> Style:
         """How this database spells things."""
         rng = self.rng(0)
-        return Style(
-            self.domain, str(rng.choice(self.spellings)), str(rng.choice(["lower", "upper", "title"]))
-        )
+        return Style(self.domain, str(rng.choice(self.spellings)), str(rng.choice(self.cases)))
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows of each entity."""

@@ -9,6 +9,7 @@ from typing import Protocol
 from agentrl_envs.sql.domains import Domain, plural
 
 STYLES = ("snake", "plural", "camel")
+CASES = ("lower", "upper", "title")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
@@ -37,7 +38,7 @@ class Style:
     """The true names of one database.
 
     Attributes:
-        spelling: of identifiers, one of `STYLES`; `case`: of the values, "lower", "upper" or "title".
+        spelling: of identifiers, one of `STYLES`; `case`: of the values, one of `CASES`.
     """
 
     domain: Domain
