@@ -403,7 +403,7 @@ def test_a_setting_that_an_older_version_did_not_know_is_no_change(tmp_path: Pat
 
 
 def test_nothing_to_resume_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(RunDirectoryError, match=r"no readable run\.toml"):
+    with pytest.raises(RunDirectoryError, match=r"holds no run\.toml"):
         resume(tmp_path)
 
 
