@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from agentrl.world.entries import arguments_at, call_of, form_of, too_many
-from agentrl.world.formats import Fence, JsonCalls, fence_around, read_fence
+from agentrl.world.formats import JsonCalls, fence_around, read_blocks
 from agentrl.world.json_text import read_json_at
 from agentrl.world.parsing import OUTPUT_TAG, Call, forged_by
 from agentrl.world.python_call import read_python_calls, write_python_call
@@ -219,26 +219,17 @@ class GemmaCalls(FamilyCalls):
     def scan(self, text: str) -> tuple[Call, ...] | str:
         """Read the fences, or a JSON object that is the whole turn."""
         calls: list[Call] = []
-        opened: tuple[Fence, int, int] | None = None
-        position = 0
-        for line in text.split("\n"):
-            start, position = position, position + len(line) + 1
-            fence = read_fence(line)
-            if fence is None:
+        for block in read_blocks(text):
+            if not block.closed:
+                if block.fence.language == "tool_code":
+                    return "The block that begins with ```tool_code is never closed by ```."
                 continue
-            if opened is None:
-                opened = fence, start, position
-            elif fence.closes(opened[0]):
-                found = self._in_fence(opened[0].language, text[opened[2] : start], opened[2])
-                if isinstance(found, str):
-                    return found
-                end = min(position, len(text))
-                calls += [dataclasses.replace(call, start=opened[1], end=end) for call in found]
-                opened = None
-                if len(calls) > self.max_calls:
-                    return too_many(self.max_calls)
-        if opened is not None and opened[0].language == "tool_code":
-            return "The block that begins with ```tool_code is never closed by ```."
+            found = self._in_fence(block.fence.language, block.source, block.inside)
+            if isinstance(found, str):
+                return found
+            calls += [dataclasses.replace(call, start=block.start, end=block.end) for call in found]
+            if len(calls) > self.max_calls:
+                return too_many(self.max_calls)
         return tuple(calls) or self._bare(text)
 
     def _in_fence(self, language: str, source: str, offset: int) -> list[Call] | str:

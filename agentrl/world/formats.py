@@ -27,7 +27,7 @@ from agentrl.world.parsing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Self
 
     from agentrl.world.json_text import Json
@@ -250,26 +250,16 @@ class Fenced(Protocol):
 
     def _scan(self, text: str) -> tuple[Call, ...] | str:
         calls: list[Call] = []
-        opened: tuple[Fence, int, int] | None = None
-        position = 0
-        for line in text.split("\n"):
-            start, position = position, position + len(line) + 1
-            fence = read_fence(line)
-            if fence is None:
+        for block in read_blocks(text):
+            tool = self._tool_of(block.fence.language)
+            if tool is None:
                 continue
-            if opened is None:
-                opened = fence, start, position
-            elif fence.closes(opened[0]):
-                tool = self._tool_of(opened[0].language)
-                if tool is not None:
-                    code = text[opened[2] : start].rstrip("\n")
-                    calls.append(Call(tool, code, start=opened[1], end=min(position, len(text))))
-                opened = None
-                if len(calls) > self.max_calls:
-                    return too_many(self.max_calls, "code blocks")
-        if opened is not None and self._tool_of(opened[0].language):
-            marks, language = opened[0].marks, opened[0].language
-            return f"The code block that begins with {marks}{language} is never closed by {marks}."
+            if not block.closed:
+                marks, language = block.fence.marks, block.fence.language
+                return f"The code block that begins with {marks}{language} is never closed by {marks}."
+            calls.append(Call(tool, block.source.rstrip("\n"), start=block.start, end=block.end))
+            if len(calls) > self.max_calls:
+                return too_many(self.max_calls, "code blocks")
         return tuple(calls)
 
     def write(self, name: str, arguments: Mapping[str, Json]) -> str:
@@ -298,6 +288,37 @@ class Fence:
     def closes(self, other: Fence) -> bool:
         """Return whether this line ends the block that `other` opened."""
         return not self.language and self.marks.startswith(other.marks)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block at [start, end) of a text, its source from `inside` on; the last may be unclosed."""
+
+    fence: Fence
+    source: str
+    start: int
+    inside: int
+    end: int
+    closed: bool = True
+
+
+def read_blocks(text: str) -> Iterator[Block]:
+    """Read the fenced blocks of a text in order."""
+    opened: tuple[Fence, int, int] | None = None
+    position = 0
+    for line in text.split("\n"):
+        begin, position = position, position + len(line) + 1
+        fence = read_fence(line)
+        if fence is None:
+            continue
+        if opened is None:
+            opened = fence, begin, position
+        elif fence.closes(opened[0]):
+            first, start, inside = opened
+            yield Block(first, text[inside:begin], start, inside, min(position, len(text)))
+            opened = None
+    if opened is not None:
+        yield Block(opened[0], text[opened[2] :], opened[1], opened[2], len(text), closed=False)
 
 
 def read_fence(line: str) -> Fence | None:
