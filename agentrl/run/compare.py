@@ -154,8 +154,8 @@ def _paired(old: SavedRow, new: SavedRow) -> Paired:
     for row in (old, new):
         if not row.outcomes:
             raise ConfigError(
-                f"{row.scenario} ({row.mode}) cannot be compared: the success of {row.policy} is unknown, since "
-                'its episodes ended without info["success"]. Let the world set it, and evaluate again.'
+                f"{row.scenario} ({row.mode}) cannot be compared: the success of {row.policy} is unknown, "
+                'since its episodes ended without info["success"]. Let the world set it, and evaluate again.'
             )
     try:
         return paired_difference(old.outcomes, new.outcomes)

@@ -184,7 +184,11 @@ class Evaluation:
         failing: list[Row] = []
         for row in self.rows:
             least = row.scenario.threshold if bound is None else bound
-            if least is not None and not row.success.low >= least and (not policies or row.policy in policies):
+            if (
+                least is not None
+                and not row.success.low >= least
+                and (not policies or row.policy in policies)
+            ):
                 failing.append(row)
         return failing
 
@@ -206,9 +210,7 @@ class Evaluation:
 
     def notes(self) -> list[str]:
         """Return a sentence for each row whose success nobody knows."""
-        return [
-            f"{row.title}: {unknown_success(row.verdict)}" for row in self.rows if row.verdict.unknown
-        ]
+        return [f"{row.title}: {unknown_success(row.verdict)}" for row in self.rows if row.verdict.unknown]
 
 
 def unknown_success(verdict: Verdict) -> str:

@@ -212,7 +212,7 @@ def preflight(bench: Bench) -> None:
     if first.success is None:
         _logger.warning(
             'The preflight episode of %s ended without info["success"], so the success of this run may be '
-            'unknown. Let the step that ends an episode set it to True or False; a tool calls self.finish().',
+            "unknown. Let the step that ends an episode set it to True or False; a tool calls self.finish().",
             first.environment,
         )
     if bench.settings.rl.steps:

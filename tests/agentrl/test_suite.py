@@ -167,7 +167,11 @@ def test_success_that_no_episode_says_is_unknown_and_no_zero(tmp_path: Path) -> 
     assert evaluation.below(0.0) == list(evaluation.rows)
     content = json.loads((tmp_path / "mute" / "eval.json").read_text())["rows"][0]
     assert content["success"] == {"mean": None, "low": None, "high": None, "tasks": 6, "rollouts": 6}
-    assert (content["failed_counted_as_zero"]["mean"], content["pass_at"], content["outcomes"]) == (None, {}, {})
+    assert (content["failed_counted_as_zero"]["mean"], content["pass_at"], content["outcomes"]) == (
+        None,
+        {},
+        {},
+    )
     assert content["by_type"]["all"]["mean"] is None
     with pytest.raises(ConfigError, match=r"the success of opener is unknown.*Let the world set it"):
         compare(tmp_path / "mute", tmp_path / "mute")

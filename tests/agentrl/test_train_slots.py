@@ -334,7 +334,7 @@ def test_a_protocol_that_every_turn_would_break_is_refused(few: None, tmp_path: 
     for name in ("tags", "fenced", "json", "native"):
         with pytest.raises(ConfigError, match=rf"{name}', and {WORLD} reads plain text and has no tools"):
             judged(WORLD, name)
-    with pytest.raises(ConfigError, match="Shelf reads calls of its tools, never plain text.*auto, tags"):
+    with pytest.raises(ConfigError, match=r"Shelf reads calls of its tools, never plain text.*auto, tags"):
         judged("tests_of_train:Shelf", "plain")
     assert judged("tests_of_train:Guarded", "tags") == 1.0
     with pytest.raises(ConfigError, match="reads plain text"):

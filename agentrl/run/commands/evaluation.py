@@ -74,7 +74,9 @@ def evaluate(
         least = row.scenario.threshold if fail_below is None else fail_below
         print(
             f"below {least:.1%}: {row.policy} on {row.scenario.title} ({row.mode}), whose "
-            + ("success is unknown." if row.verdict.unknown else f"interval begins at {row.success.low:.1%}."),
+            + (
+                "success is unknown." if row.verdict.unknown else f"interval begins at {row.success.low:.1%}."
+            ),
             file=sys.stderr,
         )
     return 1 if failing else 0
