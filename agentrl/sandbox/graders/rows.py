@@ -111,8 +111,8 @@ def same_value(answer: Value, gold: Value, tolerance: float) -> bool:
     """Compare two values as `strict` does.
 
     A decimal gold number may be missed by the relative tolerance. A whole one is met by itself, by the float
-    that is nearest to it, or by one within 1e-6 of it (or the tolerance, where that is less): never by another
-    whole number, however large both are.
+    nearest to it, or by one within 1e-6 of it (or the tolerance, where that is less): never by another whole
+    number, however large both are.
 
     >>> same_value(0.1 + 0.2, Decimal("0.3"), 1e-6), same_value("1", 1, 1e-6), same_value(None, "", 1e-6)
     (True, False, False)
