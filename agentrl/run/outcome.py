@@ -184,11 +184,8 @@ class Evaluation:
         failing: list[Row] = []
         for row in self.rows:
             least = row.scenario.threshold if bound is None else bound
-            if (
-                least is not None
-                and not row.success.low >= least
-                and (not policies or row.policy in policies)
-            ):
+            below = least is not None and (row.verdict.unknown or row.success.low < least)
+            if below and (not policies or row.policy in policies):
                 failing.append(row)
         return failing
 

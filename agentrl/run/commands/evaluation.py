@@ -72,11 +72,9 @@ def evaluate(
     failing = evaluation.below(fail_below, given)
     for row in failing:
         least = row.scenario.threshold if fail_below is None else fail_below
+        found = "success is unknown" if row.verdict.unknown else f"interval begins at {row.success.low:.1%}"
         print(
-            f"below {least:.1%}: {row.policy} on {row.scenario.title} ({row.mode}), whose "
-            + (
-                "success is unknown." if row.verdict.unknown else f"interval begins at {row.success.low:.1%}."
-            ),
+            f"below {least:.1%}: {row.policy} on {row.scenario.title} ({row.mode}), whose {found}.",
             file=sys.stderr,
         )
     return 1 if failing else 0
