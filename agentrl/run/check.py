@@ -29,6 +29,7 @@ from agentrl.trajectory.batch import (
 from agentrl.trajectory.columns import is_reward_component, reward_component
 from agentrl.trajectory.pack import pack
 from agentrl.trajectory.turn import StopReason, Trajectory, Turn
+from agentrl.world.closing import close_world
 from agentrl.world.registry import make
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def check_splits(settings: TrainSettings) -> None:
                 first = 0 if name == "environment.split" else wanted.first_task
                 _check_split(env, settings.environment.id, (name, split), (counted, first, tasks))
     finally:
-        env.close()
+        close_world(env)
 
 
 def _check_split(env: TextEnv, world: str, named: tuple[str, str], asked: tuple[str, int, int]) -> None:
