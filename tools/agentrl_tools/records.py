@@ -157,6 +157,8 @@ def _decoded(text: bytes) -> tuple[object, bool]:
         return cast("object", msgspec.json.decode(text)), False
     except msgspec.DecodeError:
         return cast("object", json.loads(text)), True
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _opened(file: Path) -> io.BufferedIOBase:
