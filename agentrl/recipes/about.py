@@ -57,8 +57,8 @@ def settings(algorithm: Algorithm) -> str:
     rate = getattr(optimizer, "lr", None)
     step = name_of(optimizer) + ("" if rate is None else f" at {rate!r}")
     lone = {part.lone for part in _inside(algorithm.advantage) if isinstance(part, Relative)}
-    alone = {("zero",): "; a lone member gets 0", ("raw",): "; a lone member keeps its undivided figure"}
-    ending = alone.get(tuple(lone), "")
+    alone = {"zero": "; a lone member gets 0", "raw": "; a lone member keeps its undivided figure"}
+    ending = alone[lone.pop()] if len(lone) == 1 else ""
     return f"{', '.join([*terms, step])}; over-long answers are ordinary truncations{ending}. "
 
 

@@ -138,8 +138,8 @@ ABOUT: dict[str, About] = {
         "Shared turns are read once, with the mean advantage of the branches that hold them, and weigh as "
         "many times: exact while ratios lie within the clip's window, outside it the clip acts on the mean. "
         "Without branches the gradient is GRPO's. Forks look at the tokens after the reply.",
-        "read from the authors' code; equal to the branches learnt one by one on a true tree, within the clip's "
-        "window"),
+        "read from the authors' code; equal to the branches learnt one by one on a true tree, within the "
+        "clip's window"),
     "AEPO": entry(
         "credit grows with entropy, the clip keeps its gradient", "2510.14545", "the update side",
         "The trajectory that is looked at first stays in the group. The column entropy comes with branching "

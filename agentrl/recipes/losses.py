@@ -149,8 +149,8 @@ ABOUT: dict[str, About] = {
         "Empty trajectories do not count.", "hand-derived values"),
     "LLDS": entry(
         "GRPO against falling likelihoods", "2512.04220", "the displacement penalty",
-        "0.1 is a placeholder; advantages are read per token, and within 1e-6 of zero they are zero. It needs "
-        "several steps per batch to act.",
+        "0.1 is a placeholder; advantages are read per token, and within 1e-6 of zero they are zero. It "
+        "needs several steps per batch to act.",
         ABSTRACT),
     "MDPO": entry(
         "no clip, a KL term to the policy before the update", "2005.09814", "mirror descent",

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from numpy.typing import NDArray
 
 from agentrl import recipes
 from agentrl.credit.critic import BiLevelGae, TokenGae
 from agentrl.credit.keep import keep_all
 from agentrl.credit.refine import Confident
-from agentrl.learn.algorithm import Algorithm
 from agentrl.learn.average import Balanced
 from agentrl.learn.loss import LossInputs, policy_loss, prepare
 from agentrl.learn.penalty import LikelihoodDrop, TokenFigures
 from agentrl.learn.ratio import Spans
 from agentrl.learn.surrogate import Place, ProbabilityClip, Situated, importance
 from agentrl.trajectory.batch import ENTROPY, VALUE, Batch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from agentrl.learn.algorithm import Algorithm
 
 LIMIT = 1 / np.sqrt(2)
 """What GRPO gives the better of two, over a deviation (n - 1) of sqrt(1/2)."""
@@ -60,7 +64,8 @@ class TestTurnAndOutcome:
 
     def credit(self, turns: list[int], reward: list[float]) -> list[float]:
         batch = Batch.from_arrays(group=[0] * len(turns), turns_per_trajectory=turns, reward=reward)
-        return recipes.MT_GRPO.credit(batch).advantage.tolist()
+        found: list[float] = recipes.MT_GRPO.credit(batch).advantage.tolist()
+        return found
 
     def test_two_successes_are_alike(self) -> None:
         assert self.credit([1, 2], [1, 0, 1]) == pytest.approx([0, 0, 0])
@@ -106,7 +111,8 @@ class TestSilentTurns:
             group=[0] * len(turns), turns_per_trajectory=turns, reward=reward, tokens_per_turn=tokens,
             columns={VALUE: np.zeros(sum(tokens))},
         )  # fmt: skip
-        return part.of_tokens(batch, batch.reward.astype(np.float64), keep_all(batch, batch.reward))
+        earned = batch.reward.astype(np.float64)
+        return part.of_tokens(batch, earned, keep_all(batch, earned))
 
     def test_the_reward_of_a_silent_end(self) -> None:
         assert_allclose(self.found(TokenGae(1.0, 0.9, 0.5), [2], [2, 0]), [0.225, 0.45])
