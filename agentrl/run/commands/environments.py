@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import App, Parameter
 
-from agentrl.errors import AgentrlError, CheckError, ConfigError, as_sentence
+from agentrl.errors import AgentrlError, CheckError, ConfigError, RegistryError, as_sentence
 from agentrl.run.commands.training import Json  # noqa: TC001  # cyclopts reads annotations
 
 if TYPE_CHECKING:
@@ -35,15 +35,17 @@ def list_all(*, as_json: Json = False) -> None:
     Args:
         as_json: print JSON.
     """
-    from agentrl.world.registry import list_envs, spec
+    from agentrl.world.registry import clashes, list_envs
 
-    found = [spec(name) for name in list_envs()]
+    found = [(item, "") for name in list_envs() if (item := _offered(name)) is not None] + clashes()
+    found.sort(key=lambda row: row[0].id)
     if as_json:
-        print(json.dumps([_origin(item) for item in found]))
+        print(json.dumps([{**_origin(item), **({"problem": why} if why else {})} for item, why in found]))
         return
-    width = max((len(item.id) for item in found), default=0)
-    for item in found:
-        print(f"{item.id:<{width}}  {item.source}{_of(item.distribution)}")
+    width = max((len(item.id) for item, _ in found), default=0)
+    for item, why in found:
+        broken = f"  cannot be used: {why}" if why else ""
+        print(f"{item.id:<{width}}  {item.source}{_of(item.distribution)}{broken}")
 
 
 @app.command
@@ -73,6 +75,16 @@ def show(env: str, /, *arguments: str, as_json: Json = False) -> None:
         print(json.dumps(content))
         return
     print(_described(about, content))
+
+
+def _offered(name: str) -> EnvSpec | None:
+    """The spec of an id, None where several packages claim it."""
+    from agentrl.world.registry import spec
+
+    try:
+        return spec(name)
+    except RegistryError:
+        return None
 
 
 def _described(about: EnvSpec, content: Mapping[str, object]) -> str:
