@@ -124,10 +124,10 @@ def test_malformed_tags_are_repaired_by_a_sentence(text: str, error: str) -> Non
 
 def test_an_answer_in_reasoning_is_none() -> None:
     parsed = Tags(names=("search",)).parse("<think><answer>1</answer></think>")
-    assert (parsed.answer, parsed.error) == (
-        None,
+    assert parsed.answer is None
+    assert parsed.error == (
         "No tag was found. <answer> stands inside <think>, where nothing is read. "
-        "Write <search>...</search> after </think>.",
+        "Write <search>...</search> after </think>."
     )
     almost = Tags(names=("search",)).parse("<think><search>a</search></think><Answer>1</Answer>")
     assert almost.error == "No tag was found. <Answer> is not <answer>. Write <search>...</search>."
