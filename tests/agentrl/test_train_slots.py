@@ -342,6 +342,20 @@ def test_a_protocol_that_every_turn_would_break_is_refused(few: None, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("world", ["agentrl/SearchQA-v0", "agentrl/SQL-v0", "agentrl/Code-v0"])
+def test_our_worlds_of_tools_read_every_form_of_calls(world: str) -> None:
+    from agentrl.run.settings import EnvironmentSettings
+    from agentrl.run.shard import protocol_of
+    from agentrl.world.registry import make
+
+    env = make(world)
+    for name in ("auto", "tags", "fenced", "json", "native"):
+        protocol_of(EnvironmentSettings(id=world, protocol=name), env)
+    with pytest.raises(ConfigError, match="never plain text"):
+        protocol_of(EnvironmentSettings(id=world, protocol="plain"), env)
+    env.close()
+
+
 class Vault(TextEnv):
     """A door that only its expert opens in time; every random command locks it for good."""
 
