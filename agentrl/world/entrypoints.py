@@ -82,6 +82,10 @@ def load_attribute(path: str, what: str) -> object:
         MissingExtraError: the module itself asks for an extra.
     """
     module_name, _, attribute = path.partition(":")
+    if not attribute:
+        raise RegistryError(
+            f"{what} cannot be loaded: its entry point {path!r} names a module alone; write 'module:Class'."
+        )
     try:
         found: object = importlib.import_module(module_name)
     except MissingExtraError:

@@ -28,6 +28,7 @@ from agentrl.world import (
     tools_of,
 )
 from agentrl.world import registry as registry_module
+from agentrl.world.entrypoints import load_attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,6 +190,12 @@ def test_a_path_needs_no_registration(offered: Path) -> None:
         make("no_such_module:World")
     with pytest.raises(RegistryError, match="made a Kit; an environment is a TextEnv"):
         make("offered_good:Kit")
+
+
+def test_an_entry_point_without_a_class_is_told_its_form() -> None:
+    said = r"the tool 'x' cannot be loaded: its entry point 'json' names a module alone; write 'module:Class'"
+    with pytest.raises(RegistryError, match=said):
+        load_attribute("json", "the tool 'x'")
 
 
 @pytest.fixture

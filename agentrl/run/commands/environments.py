@@ -145,6 +145,9 @@ def play(env: str, /, *arguments: str, split: str = "", index: int = 0, seed: in
     from agentrl.world.closing import close_world
     from agentrl.world.registry import make
 
+    for option, number in (("--seed", seed), ("--index", index)):
+        if number < 0:
+            raise ConfigError(f"{option} is a whole number from 0 on; got {number}.")
     made = make(env, **arguments_of(arguments))
     options: dict[str, object] = {"split": split or made.list_splits()[0], "index": index}
     with _blamed(made):
@@ -163,7 +166,8 @@ def new(name: str, /) -> None:
     """Write a package with a small environment, its test and its scenarios into a new folder, to be changed.
 
     Args:
-        name: of the package and the folder: small letters, digits and underscores.
+        name: of the package and the folder: small letters, digits and underscores. A hyphen stays one in the
+            folder's name and is an underscore in the package's.
     """
     from agentrl.run.scaffold import write_package
 
