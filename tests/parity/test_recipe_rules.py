@@ -24,6 +24,7 @@ from agentrl.trajectory.batch import ENTROPY, VALUE, Batch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from agentrl.credit.keep import Kept
     from agentrl.learn.algorithm import Algorithm
 
 LIMIT = 1 / np.sqrt(2)
@@ -32,6 +33,11 @@ LIMIT = 1 / np.sqrt(2)
 
 def inputs_of(algorithm: Algorithm, batch: Batch) -> LossInputs:
     return prepare(algorithm, batch, algorithm.credit(batch), dtype=torch.float64)
+
+
+def rounded_zeros(_batch: Batch, _reward: NDArray[np.float64], _kept: Kept, /) -> NDArray[np.float64]:
+    """What a sum in another order makes of 0."""
+    return np.array([2.8e-17, 0, -2.8e-17])
 
 
 class TestGtpo:
@@ -55,7 +61,7 @@ class TestGtpo:
             group=[0] * 3, turns_per_trajectory=[1] * 3, reward=[0.1] * 3,
             columns={ENTROPY: np.array([0.3] * 3)},
         )  # fmt: skip
-        rounded = replace(recipes.GTPO, advantage=Confident(lambda *_: np.array([2.8e-17, 0, -2.8e-17])))
+        rounded = replace(recipes.GTPO, advantage=Confident(rounded_zeros))
         assert rounded.credit(batch).advantage.tolist() == [0, 0, 0]
 
 
