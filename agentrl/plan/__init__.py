@@ -15,6 +15,7 @@ from agentrl.plan.hint import ExpertPrefix, Hint, WhenFailing
 from agentrl.plan.plan import Plan
 from agentrl.plan.refill import Group, Refill, Replay, groups_of
 from agentrl.plan.sampler import (
+    MOST_SHUFFLED,
     Acceptance,
     InOrder,
     NearRate,
@@ -30,6 +31,7 @@ from agentrl.plan.sampler import (
 from agentrl.rollout.memory import Memory, Recap, WholeHistory, Window, whole_history
 
 __all__ = [
+    "MOST_SHUFFLED",
     "Acceptance",
     "Allocator",
     "BalancedForks",

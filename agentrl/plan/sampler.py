@@ -10,6 +10,9 @@ import numpy as np
 from agentrl.credit.part import Number, Printed, fixed
 from agentrl.errors import AlgorithmError
 
+MOST_SHUFFLED = 1 << 22
+"""Tasks of the largest split whose order is drawn whole."""
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -59,13 +62,18 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class InOrder:
-    """New tasks in their order; a split that ends is dealt again, in shuffled rounds."""
+    """New tasks in their order; a split that ends is dealt again, in shuffled rounds.
+
+    One of more than `MOST_SHUFFLED` tasks goes on from its beginning instead: no round would fit in memory.
+    """
 
     def __call__(self, supply: Supply, count: int, /) -> Sequence[int]:
         """Return the next tasks."""
         size, places = supply.size, range(supply.dealt, supply.dealt + count)
         if size is None or supply.first + places.stop <= size:
             return [supply.first + place for place in places]
+        if size > MOST_SHUFFLED:
+            return [(supply.first + place) % size for place in places]
         number = {place // size for place in places}
         order = {each: np.random.default_rng([supply.seed, 2, each]).permutation(size) for each in number}
         return [int(order[place // size][place % size]) for place in places]

@@ -114,6 +114,10 @@ def _with_zeros(batch: Batch, column: Column) -> Batch:
 def check_splits(settings: TrainSettings) -> None:
     """Raise `ConfigError` where a split is missing or has too few tasks for what is asked of it."""
     wanted, warm = settings.evaluation, settings.warm_start
+    if not wanted.final_tasks:
+        raise ConfigError(
+            "evaluation.final_tasks is 0, and a run ends with an evaluation; give it at least 1 task."
+        )
     asked = (
         ("environment.split", settings.environment.split, "warm_start.demonstrations", warm.demonstrations),
         ("evaluation.curve_split", wanted.curve_split, "evaluation.curve_tasks", wanted.curve_tasks),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agentrl.plan import Supply, groups_of
+from agentrl.plan import MOST_SHUFFLED, Supply, groups_of
 from agentrl.rollout import Harvest, assign_groups, check_invalid_share, complete_groups
 from agentrl.run.jobs import collect_on
 from agentrl.run.shard import Task
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from agentrl.plan import Group, Plan
     from agentrl.run.bench import Bench
+    from agentrl.run.settings import TrainSettings
     from agentrl.trajectory import Trajectory
     from agentrl.trajectory.batch import Batch
 
@@ -117,16 +118,23 @@ def check_plan(bench: Bench, plan: Plan) -> None:
 
 def _supply(bench: Bench, step: int, number: int) -> Supply:
     settings = bench.settings
+    size = bench.crew.num_tasks(settings.environment.split)
     return Supply(
         split=settings.environment.split,
-        size=bench.crew.num_tasks(settings.environment.split),
-        first=settings.rl.first_task + settings.seed * 100_003,
+        size=size,
+        first=first_task(settings, size),
         dealt=bench.state.dealt,
         seed=settings.seed,
         step=step,
         round=number,
         ledger=bench.state.ledger,
     )
+
+
+def first_task(settings: TrainSettings, size: int | None) -> int:
+    """Where a seed begins in a split; what would lie beyond the end of a large one is folded back into it."""
+    first, apart = settings.rl.first_task, settings.seed * 100_003
+    return first + (apart if size is None or size <= MOST_SHUFFLED else apart % max(size - first, 1))
 
 
 def _play(

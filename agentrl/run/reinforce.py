@@ -68,7 +68,7 @@ def reinforce(bench: Bench, tell: Callable[[float, float], None] | None = None) 
     settings = bench.settings.rl
     step = bench.begin("rl", bench.algorithm.optimizer, settings.most_skipped)
     if step == 0:
-        evaluate_curve(bench, "rl", 0, _weights(bench))
+        _evaluate(bench, 0)
     while step < settings.steps and not _spent(bench):
         began = time.monotonic()
         progress = _progress(bench, step)

@@ -13,6 +13,7 @@ from agentrl.world.terms import Terms
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0.0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Plain = bool | int | float | str
@@ -108,7 +109,7 @@ class WarmStartSettings(Settings):
     path: str = ""
     demonstrations: Whole = 2000
     noise: Share = 0.25
-    seed: Whole = 7
+    seed: Seed = 7
     steps: Whole = 600
     batch: Count = 16
     observation_weight: Share = 0.15
@@ -184,7 +185,7 @@ class TrainSettings(Settings):
     """Everything that defines a training run."""
 
     name: str = "run"
-    seed: Whole = 1
+    seed: Seed = 1
     out: Path = Path("runs")
     processes: Annotated[int, Field(ge=1, le=64)] = 2
     shards: Annotated[int, Field(ge=1, le=64)] = 2
@@ -200,6 +201,15 @@ class TrainSettings(Settings):
     control: ControlSettings = ControlSettings()
     limits: LimitSettings = LimitSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _plain_name(self) -> TrainSettings:
+        if self.name in {"", ".", ".."} or any(mark in self.name for mark in "/\\\0"):
+            raise ValueError(
+                f"name is {self.name!r}; it names a folder inside `out`, so write it without slashes. "
+                "Set `out`, or --out, to write elsewhere"
+            )  # pydantic shows it
+        return self
 
     @model_validator(mode="after")
     def _one_start(self) -> TrainSettings:

@@ -191,7 +191,7 @@ class ArrayKeys(Drawers):
 class Ignores(Drawers):
     """Takes a snapshot and never looks at it."""
 
-    def restore(self, snapshot: object) -> None:
+    def restore(self, state: object) -> None:
         """Nothing comes back."""
 
 
@@ -201,10 +201,10 @@ class Shares(Drawers):
     def snapshot(self) -> object:
         return (super().snapshot(), self.opened)
 
-    def restore(self, snapshot: object) -> None:
-        assert isinstance(snapshot, tuple)
-        super().restore(snapshot[0])
-        self.opened = snapshot[1]
+    def restore(self, state: object) -> None:
+        assert isinstance(state, tuple)
+        super().restore(state[0])
+        self.opened = state[1]
 
 
 class Fines(Drawers):

@@ -173,7 +173,7 @@ class TestNonsense:
         for combine in (operator.add, operator.sub):
             for pair in ((Relative(), other), (other, Relative())):
                 with pytest.raises(AlgorithmError, match="is no advantage"):
-                    combine(*pair)
+                    combine(*pair)  # pyright: ignore[reportCallIssue, reportArgumentType]  # what is refused
 
     @pytest.mark.parametrize("weight", [Relative(), "0.5", None, episode_total])
     def test_only_numbers_scale(self, weight: object) -> None:

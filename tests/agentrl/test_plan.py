@@ -70,6 +70,11 @@ def test_tasks_come_in_order_and_a_split_that_ends_is_shuffled() -> None:
     assert len({tuple(one) for one in rounds}) > 1
 
 
+def test_a_split_too_large_to_shuffle_goes_on_from_its_beginning() -> None:
+    size = 2**31
+    assert InOrder()(supply(size=size, dealt=size - 102), 4) == [size - 2, size - 1, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("weight", "expected"),
     [

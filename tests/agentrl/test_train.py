@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from agentrl.credit.advantage import Relative, one
 from agentrl.errors import (
@@ -23,10 +24,11 @@ from agentrl.learn.optimizer import AdamW
 from agentrl.learn.penalty import Entropy
 from agentrl.recipes import GIGPO, GRPO
 from agentrl.run.directory import RunDirectory, to_toml
+from agentrl.run.draw import first_task
 from agentrl.run.train import train
 from agentrl.testing import WordWorld
 from agentrl.trajectory.batch import GOLD_LOGPROB
-from tests.agentrl.training import WORLD, Fails, rl, tiny
+from tests.agentrl.training import WORLD, Fails, rl, rows, tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +128,7 @@ def test_toml_holds_lists_of_tables_and_odd_numbers() -> None:
         ({"environment": {"id": "tests_of_train:Few"}, "evaluation": {"first_task": 5, "curve_tasks": 3}},
          r"curve_tasks asks for 3 tasks from number 5 on, but"),
         ({"warm_start": {"path": "nothing/here"}}, r"warm_start\.path is 'nothing/here'"),
+        ({"evaluation": {"final_tasks": 0}}, r"final_tasks is 0.*at least 1 task"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_at_once(
@@ -134,6 +137,36 @@ def test_what_does_not_fit_is_refused_at_once(
     del few
     with pytest.raises(ConfigError, match=sentence):
         train(tiny(**changes), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "..", "", "a\\b"])
+def test_a_name_stays_inside_of_the_folder_for_runs(name: str) -> None:
+    with pytest.raises(ValidationError, match="without slashes"):
+        tiny(name=name)
+
+
+def test_every_seed_that_is_accepted_begins_inside_of_a_large_split() -> None:
+    size, first = 2**31, 1_000_000
+    for seed in (0, 11, 21_464, 21_465, 20_261_129, 2**32 - 1):
+        place = first_task(tiny(seed=seed, rl=rl(first_task=first)), size)
+        assert first <= place < size
+        assert place == first + seed * 100_003 or seed > 21_464, "small seeds begin where they always did"
+    assert first_task(tiny(seed=3), 7) == 1_000_000 + 300_009, "a small split is shuffled, round by round"
+    with pytest.raises(ValidationError, match="less than 4294967296"):
+        tiny(seed=2**32)
+
+
+def test_the_best_checkpoint_may_be_that_of_the_start(tmp_path: Path) -> None:
+    done = train(
+        tiny(rl=rl(evaluate_every=1), evaluation={"curve_tasks": 3, "final_tasks": 3}), out=tmp_path / "run"
+    )
+    points = [
+        (row["success"]["mean"], row["step"])  # type: ignore[index]  # an interval
+        for row in rows(tmp_path / "run", "evaluation")
+        if row["stage"] == "rl" and row["step"] >= 0
+    ]
+    assert [step for _, step in points] == [0, 1, 2]
+    assert done.summary["best"] == list(max(points, key=lambda point: (point[0], -point[1])))
 
 
 class Few(WordWorld):
