@@ -10,8 +10,9 @@ import numpy as np
 from agentrl.credit.critic import returns_of
 from agentrl.credit.keep import keep_all
 from agentrl.credit.ledger import TaskRecord
-from agentrl.credit.part import name_of
+from agentrl.credit.part import name_of, parts_inside
 from agentrl.errors import AgentrlError, AlgorithmError, ConfigError, MissingColumnError, did_you_mean
+from agentrl.learn.algorithm import Needy
 from agentrl.learn.penalty import Need
 from agentrl.trajectory.batch import (
     ENTROPY,
@@ -42,11 +43,11 @@ if TYPE_CHECKING:
 
 def check_algorithm(algorithm: Algorithm, settings: TrainSettings) -> None:
     """Raise `AlgorithmError` where the run cannot give the algorithm what it needs."""
-    for penalty in algorithm.penalties:
-        for need in penalty.needs:
+    for part in parts_inside((*algorithm.penalties, algorithm.advantage)):
+        for need in part.needs if isinstance(part, Needy) else ():
             if need not in get_args(Need):
                 raise AlgorithmError(
-                    f"the penalty {name_of(penalty)} needs {need!r}, which no run measures."
+                    f"{name_of(part)} needs {need!r}, which no run measures."
                     f"{did_you_mean(need, get_args(Need))} There are {', '.join(get_args(Need))}."
                 )
     if algorithm.critic is not None and returns_of(algorithm.advantage) is None:

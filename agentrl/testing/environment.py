@@ -33,7 +33,14 @@ from agentrl.testing.probe import (
     key_of,
 )
 from agentrl.testing.report import CheckReport, Finding, run_checks
-from agentrl.testing.results import lone_surrogate, opposite, wrong_numbers, wrong_types
+from agentrl.testing.results import (
+    lone_surrogate,
+    opposite,
+    paid,
+    without_success,
+    wrong_numbers,
+    wrong_types,
+)
 from agentrl.testing.snapshots import wrong_snapshots
 from agentrl.world.asynchronous import AsyncTextEnv
 from agentrl.world.closing import RAISED
@@ -85,7 +92,7 @@ def check_env(
     ...             float(opened),
     ...             opened,
     ...             False,
-    ...             {"valid": opened},
+    ...             {"valid": opened, "success": opened},
     ...         )
     >>> print(check_env(Door, actions=["look", "open door"]))
     <class 'Door'>: passed (15 checks)
@@ -209,6 +216,7 @@ class _EnvironmentChecks:
     def types(self) -> Iterator[Finding]:
         """Observations are texts, rewards finite numbers, flags booleans, and reserved info has its type."""
         ends: list[tuple[float, object]] = []
+        unsaid: list[Finding] = []
         for where in self.tasks:
             env = self.probe.make()
             total = 0.0
@@ -220,10 +228,12 @@ class _EnvironmentChecks:
                 step = env.step(self.probe.choose(env, turn))
                 yield from wrong_types(f"step {turn}", step[0], step[4])
                 yield from wrong_numbers(env, turn, step[1], step[2], step[3])
-                total += float(step[1])
+                total += paid(step[1])
                 if step[2] or step[3]:
                     ends.append((total, step[4].get("success")))
+                    unsaid += without_success(_address(where), step[4]) if step[2] else ()
                     break
+        yield from unsaid[:1]
         yield from opposite(ends)
 
     def order(self) -> Iterator[Finding]:

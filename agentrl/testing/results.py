@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from typing import TYPE_CHECKING, Final
@@ -49,6 +50,18 @@ def wrong_types(where: str, observation: object, info: object) -> Iterator[Findi
             yield Finding("error", "types", f"{where}: info[{name!r}] must map names to finite numbers")
 
 
+def without_success(where: str, info: Mapping[str, object]) -> Iterator[Finding]:
+    """What is wrong where an episode ends and nobody says whether it was a success; `where` says of which."""
+    if "success" in info:
+        return
+    said = f"{where} ended without info['success'], so success is unknown in eval and train"
+    near = difflib.get_close_matches("success", info, n=1, cutoff=0.75)
+    if near:
+        yield Finding("warning", "types", f"{said}; info has {near[0]!r}, which nobody reads")
+    else:
+        yield Finding("note", "types", f"{said}; set it to True or False where the episode ends")
+
+
 def wrong_numbers(
     env: TextEnv, turn: int, reward: object, terminated: object, truncated: object
 ) -> Iterator[Finding]:
@@ -89,6 +102,11 @@ def opposite(ends: Sequence[tuple[float, object]]) -> Iterator[Finding]:
             f"more than {max(succeeded):g}; is success the wrong way round?"
         )
         yield Finding("warning", "types", text)
+
+
+def paid(reward: object) -> float:
+    """Return a reward as a number, NaN where it is none."""
+    return float(str(reward)) if _finite(reward) else math.nan
 
 
 def _kind(value: object) -> str:
