@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import sqlite3
 from contextlib import closing
+from decimal import Decimal
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -35,6 +37,8 @@ SCHEMA = """
 CREATE TABLE singer (id INTEGER, name TEXT, age INTEGER, fee REAL);
 INSERT INTO singer VALUES (1, 'Ann', 30, 0.1), (2, 'Bob', 41, 0.2), (3, 'Cid', 30, 0.3), (4, NULL, 25, 0.3),
   (5, '', 25, NULL);
+CREATE TABLE sale (land TEXT, price REAL);
+INSERT INTO sale VALUES ('Italy', 1.0), ('Spain', 0.9999999999999999), ('Chile', 2.0), ('Peru', 0.5);
 CREATE TABLE twin (a INTEGER, b INTEGER);
 INSERT INTO twin VALUES (1, 2), (2, 1), (1, 1);
 CREATE TABLE eight (a, b, c, d, e, f, g, h);
@@ -103,6 +107,25 @@ CASES: list[tuple[str, str, str, Expected]] = [
         "SELECT id, age AS years FROM singer ORDER BY years",
         (C, W, C),
     ),
+    # Spain's sum is that of Italy less the last bit.
+    (
+        "6 ties but for the last bit",
+        "SELECT land, round(sum(price), 2) FROM sale GROUP BY land ORDER BY 2 DESC, land DESC",
+        "SELECT land, sum(price) FROM sale GROUP BY land ORDER BY sum(price) DESC",
+        (C, W, W),
+    ),
+    (
+        "6 ties but for the last bit, at a limit",
+        "SELECT land FROM sale GROUP BY land ORDER BY round(sum(price), 2) DESC, land DESC LIMIT 2",
+        "SELECT land FROM sale GROUP BY land ORDER BY sum(price) DESC LIMIT 2",
+        (C, W, W),
+    ),
+    (
+        "6 no ties",
+        "SELECT land, sum(price) FROM sale GROUP BY land ORDER BY 2",
+        "SELECT land, sum(price) FROM sale GROUP BY land ORDER BY sum(price) DESC",
+        (W, W, C),
+    ),
     (
         "7 ORDER BY in a subquery",
         "SELECT id FROM singer ORDER BY id DESC",
@@ -144,6 +167,11 @@ CASES: list[tuple[str, str, str, Expected]] = [
     ("11 1, 10.0 and 1.0, 10", "SELECT 1.0, 10", "SELECT 1, 10.0", (C, W, C)),
     ("12 decimals that are near", "SELECT 0.1 + 0.2", "SELECT 0.3", (C, W, W)),
     ("12 decimals that are not", "SELECT 0.3001", "SELECT 0.3", (W, W, W)),
+    ("12 a whole number and the next", "SELECT 1378778041.0", "SELECT 1378778040", (W, W, W)),
+    ("12 a whole number and a near one", "SELECT 3503.0001", "SELECT 3503", (W, W, W)),
+    ("12 a whole number but for noise", "SELECT 3503.0000000001", "SELECT 3503", (C, W, W)),
+    ("12 a decimal and a whole number", "SELECT 3503", "SELECT 3503.0000000001", (C, W, W)),
+    ("12 a float as near as there is", "SELECT 9007199254740992.0", "SELECT 9007199254740993", (C, W, W)),
     ("13 infinity", "SELECT 1e999", "SELECT 9e999", (C, C, C)),
     ("13 not a number is NULL in SQLite", "SELECT 1e999 - 1e999", "SELECT NULL", (C, C, C)),
     ("14 NULL and ''", "SELECT ''", "SELECT NULL", (W, W, W)),
@@ -296,6 +324,17 @@ def test_near_decimals_are_paired_in_any_order() -> None:
 
     assert rules.strict(rules.in_any_order(ours), theirs)
     assert not rules.strict(rules.in_any_order(ours), [*theirs[1:], (1.0, "n9")])
+
+
+def test_decimals_without_places_are_whole_numbers() -> None:
+    """As PostgreSQL sums whole numbers."""
+    gold = Decimal(1378778040)
+
+    assert rules.same_value(1378778040, gold, 1e-6)
+    assert not rules.same_value(1378778041, gold, 1e-6)
+    assert not rules.same_value(Decimal(1378778041), 1378778040, 1e-6)
+    assert rules.same_value(Decimal("0.30"), Decimal("0.3000001"), 1e-6)
+    assert rules.same_value(Decimal("NaN"), math.nan, 1e-6)
 
 
 def test_many_equal_columns_do_not_explode() -> None:

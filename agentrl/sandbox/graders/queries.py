@@ -60,7 +60,8 @@ class Strict:
     """Bags of rows; in order where the gold query has an outermost ORDER BY, but ties may stand in any order.
 
     Attributes:
-        tolerance: relative, for decimals.
+        tolerance: relative, for decimals, also for those that are sorted by; of whole numbers see
+            `agentrl.sandbox.graders.rows.same_value`.
     """
 
     tolerance: float = 1e-6
@@ -165,7 +166,8 @@ class QueryGrader:
         key = (reference.fingerprint, reference.dialect, repr(self.rule), sql)
         known = _CACHE.get(key)
         if known is None:
-            known = _taken(self.rule.prepared(sql), reference)
+            tolerance = float(getattr(self.rule, "tolerance", 0.0))  # a rule may have none
+            known = _taken(self.rule.prepared(sql), reference, tolerance)
             if not known.problem:
                 _CACHE.put(key, known)
         return known
@@ -206,16 +208,16 @@ def suspicious(sql: str, reference: SqlGuard) -> str:
     return ""
 
 
-def _taken(sql: str, reference: SqlGuard) -> Gold:
+def _taken(sql: str, reference: SqlGuard, tolerance: float = 0.0) -> Gold:
     result = reference.query(sql)
     if result.status is not Status.OK:
         return Gold(problem=f"the gold query ended with {result.status}: {result.message}")
     if result.cut:
         return Gold(problem=f"the gold result is larger than {len(result.rows)} rows, the limit of its guard")
-    return Gold(result.columns, result.rows, _groups(sql, result, reference))
+    return Gold(result.columns, result.rows, _groups(sql, result, reference, tolerance))
 
 
-def _groups(sql: str, result: QueryResult, reference: SqlGuard) -> Groups:
+def _groups(sql: str, result: QueryResult, reference: SqlGuard, tolerance: float) -> Groups:
     """Find which rows the gold query leaves in any order, by asking for its sort keys too."""
     keyed = with_sort_keys(sql, reference.dialect)
     if keyed is None:
@@ -227,15 +229,16 @@ def _groups(sql: str, result: QueryResult, reference: SqlGuard) -> Groups:
     fits = wider.status is Status.OK and not wider.cut
     if not fits or [row[:width] for row in wider.rows[: len(result.rows)]] != list(result.rows):
         return rules.in_this_order(result.rows)
-    return _tied(wider.rows, width, len(result.rows))
+    return _tied(wider.rows, width, len(result.rows), tolerance)
 
 
-def _tied(keyed: Sequence[Row], width: int, taken: int) -> Groups:
+def _tied(keyed: Sequence[Row], width: int, taken: int, tolerance: float) -> Groups:
+    """Group rows whose keys are as near to those of the first as values may be: a sum's last bit is noise."""
     groups: list[rules.Group] = []
     start = 0
     while start < taken:
-        end = start
-        while end < len(keyed) and keyed[end][width:] == keyed[start][width:]:
+        end, first = start + 1, keyed[start][width:]
+        while end < len(keyed) and rules.same_row(keyed[end][width:], first, tolerance):
             end += 1
         rows = tuple(row[:width] for row in keyed[start:end])
         groups.append(rules.Group(rows, min(end, taken) - start))
