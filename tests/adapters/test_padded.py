@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from agentrl.adapters.padded import PaddedRows
 from agentrl.errors import BatchError
 from agentrl.recipes import get
 from agentrl.trajectory.batch import NO_KEY
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 # Row 0: two turns; row 1: padding before, one turn; row 2: nothing sampled.
 MASK = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]])
@@ -30,11 +34,12 @@ def test_runs_of_the_mask_are_turns() -> None:
 
 
 @pytest.mark.parametrize("reward", [[1.0, 0, 0], [[1.0, 0], [0, 0], [0, 0]]])
-def test_a_row_that_sampled_nothing_counts_in_the_mean(reward: list[float]) -> None:
+def test_a_row_that_sampled_nothing_counts_in_the_mean(reward: ArrayLike) -> None:
     rows = PaddedRows.of(["a"] * 3, [[1, 0], [1, 0], [0, 0]], reward, keys=[["s"], ["s"], []])
     assert rows.batch.observation_key.tolist() == [0, 0, NO_KEY]
     found = rows.spread(get("DR_GRPO").credit(rows.batch))
-    assert_allclose(found, [[2 / 3, 0], [-1 / 3, 0], [0, 0]], atol=1e-6)  # about the mean of 1, 0 and 0
+    expected = np.array([[2 / 3, 0.0], [-1 / 3, 0.0], [0.0, 0.0]])
+    assert_allclose(found, expected, atol=1e-6)  # about the mean of 1, 0 and 0
 
 
 def test_token_rewards_go_to_the_turn_they_stand_in_or_follow() -> None:

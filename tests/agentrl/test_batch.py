@@ -90,7 +90,7 @@ def test_groups_are_compared_as_python_objects(labels: Sequence[object], numbers
 
 @pytest.mark.parametrize("missing", [None, float("nan")])
 def test_a_trajectory_without_a_group_is_refused(missing: float | None) -> None:
-    with pytest.raises(BatchError, match="trajectory 1 has group (None|nan), which is no label"):
+    with pytest.raises(BatchError, match=r"trajectory 1 has group (None|nan), which is no label"):
         Batch.from_arrays(group=["x", missing], turns_per_trajectory=[1, 1], reward=[0, 0])
     with pytest.raises(BatchError, match="'group' has entries from -1 to 0"):
         replace(small(), group=np.array([0, -1], np.int32))
