@@ -1,7 +1,8 @@
 """Advantage parts: credit for *what*, against *whom*, minus *what*, over *what*, counting *which rows*.
 
 `Relative` is the one group-relative rule; papers differ in what fills its slots. Advantages add and scale:
-`Relative(scale=one) + 0.5 * Relative(Return(0.95), same_state, per="turn")`.
+`Relative(scale=one) + 0.5 * Relative(Return(0.95), same_state, per="turn")`. A sum with a term that tells the
+tokens of a turn apart does so too; its other terms are the same at each token of a turn.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, SupportsFloat, TypeAlias
 
 import numpy as np
 
 from agentrl.credit.ledger import PAST_MEAN
-from agentrl.credit.part import Number, Printed, fixed, name_of, per_turn
+from agentrl.credit.part import Checked, Number, Printed, Schedule, fixed, name_of, per_turn
 from agentrl.credit.peers import Peers, everyone, same_task
 from agentrl.credit.pool import Pool, pool_of, sum_by
 from agentrl.credit.sequence import accumulate_backward
+from agentrl.credit.tokens import of_tokens, token_advantage_inside
+from agentrl.errors import AlgorithmError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -205,8 +208,25 @@ class AcrossBatch(Printed):
 # -- advantages --------------------------------------------------------------------------------------------
 
 
-class Composable(ABC):
-    """Gives an advantage `+` and `*`."""
+class Composable(Checked, ABC):
+    """Gives an advantage `+`, `-` and `*`; of two plain functions `Sum((f, g))` is the sum.
+
+    One that changes another advantage turn by turn refuses one that tells tokens apart, which it would lose.
+    """
+
+    passes_tokens: ClassVar[bool] = False
+    """Whether `of_tokens` passes on what the advantages inside say of single tokens."""
+
+    def __post_init__(self) -> None:
+        """Raise `AlgorithmError` for what the part cannot work with."""
+        super().__post_init__()
+        inside = None if self.passes_tokens else token_advantage_inside(tuple(vars(self).values()))
+        if inside is not None:
+            raise AlgorithmError(
+                f"{type(self).__name__} works on turns, and {inside!r} inside it tells the tokens of a turn "
+                "apart, which would be lost. Give it an advantage of turns, such as TurnGae; those of tokens "
+                "only add and scale."
+            )
 
     @abstractmethod
     def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
@@ -217,6 +237,15 @@ class Composable(ABC):
 
     def __radd__(self, other: Advantage) -> Sum:
         return Sum((*_terms(other), *_terms(self)))
+
+    def __sub__(self, other: Advantage) -> Sum:
+        return Sum((*_terms(self), Weighted(-1.0, other)))
+
+    def __rsub__(self, other: Advantage) -> Sum:
+        return Sum((*_terms(other), Weighted(-1.0, self)))
+
+    def __neg__(self) -> Weighted:
+        return Weighted(-1.0, self)
 
     def __mul__(self, weight: Number) -> Weighted:
         return Weighted(weight, self)
@@ -230,9 +259,21 @@ class Sum(Composable, Printed):
 
     terms: tuple[Advantage, ...]
 
+    passes_tokens = True
+
+    def __post_init__(self) -> None:
+        """Raise `AlgorithmError` where a term is no advantage."""
+        super().__post_init__()
+        _check_advantages(self.terms)
+
     def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (S,)."""
         return sum(self.parts(batch, reward, kept).values(), start=np.zeros(batch.num_turns))
+
+    def of_tokens(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (N,)."""
+        each = (of_tokens(term, batch, reward, kept) for term in self.terms)
+        return sum(each, start=np.zeros(batch.num_sampled))
 
     def parts(self, batch: Batch, reward: Floats, kept: Kept, /) -> dict[str, Floats]:
         """Return (S,) of each term under its name, "episode" or "step" for the group-relative ones."""
@@ -258,9 +299,26 @@ class Weighted(Composable, Printed):
     weight: Number
     advantage: Advantage
 
+    passes_tokens = True
+
+    def __post_init__(self) -> None:
+        """Raise `AlgorithmError` for a weight that is no number, such as another advantage."""
+        super().__post_init__()
+        _check_advantages((self.advantage,))
+        given: object = self.weight
+        if not isinstance(given, SupportsFloat | Schedule):
+            raise AlgorithmError(
+                f"an advantage is scaled by a number or a schedule of numbers; got {given!r}. "
+                "Advantages add: write + between two of them."
+            )
+
     def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (S,)."""
         return fixed(self.weight) * self.advantage(batch, reward, kept)
+
+    def of_tokens(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (N,)."""
+        return fixed(self.weight) * of_tokens(self.advantage, batch, reward, kept)
 
 
 @dataclass(frozen=True, repr=False)
@@ -300,6 +358,16 @@ class Relative(Composable, Printed):
         if np.count_nonzero(alone):
             np.copyto(advantage, value if self.lone == "raw" else 0.0, where=alone[pool.group])
         return advantage
+
+
+def _check_advantages(given: tuple[object, ...]) -> None:
+    """Raise where one of them is no advantage."""
+    for item in given:
+        if not callable(item) or isinstance(item, Schedule):
+            raise AlgorithmError(
+                f"{item!r} is no advantage, which is called with batch, reward and kept; add and scale "
+                "advantages only. To scale one, write a number times it."
+            )
 
 
 def relatives(advantage: Advantage) -> tuple[Relative, ...]:

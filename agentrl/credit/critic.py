@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from agentrl.credit.advantage import Composable
-from agentrl.credit.part import Number, Printed, fixed
+from agentrl.credit.part import Number, Printed, fixed, parts_inside
 from agentrl.credit.pool import sum_by
 from agentrl.credit.sequence import accumulate_backward, following
+from agentrl.errors import AlgorithmError
 from agentrl.trajectory.batch import VALUE
 
 if TYPE_CHECKING:
@@ -27,19 +28,6 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
-class TokenAdvantage(Protocol):
-    """An advantage slot that tells tokens of a turn apart; called plainly it gives each turn's mean."""
-
-    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
-        """Return (S,)."""
-        ...
-
-    def of_tokens(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
-        """Return (N,)."""
-        ...
-
-
-@runtime_checkable
 class Returns(Protocol):
     """An advantage slot that says what its critic should have predicted."""
 
@@ -49,12 +37,21 @@ class Returns(Protocol):
 
 
 def returns_of(advantage: object) -> Returns | None:
-    """Return the part of an advantage that trains a critic, itself or a term inside, or None."""
-    if isinstance(advantage, Returns):
-        return advantage
-    inside = getattr(advantage, "terms", None) or (getattr(advantage, "advantage", None),)
-    found = (returns_of(term) for term in inside if term is not None)
-    return next((part for part in found if part is not None), None)
+    """Return the part of an advantage that trains a critic, itself or one inside, or None.
+
+    Raises:
+        AlgorithmError: two different parts inside would teach it different values.
+    """
+    first: Returns | None = None
+    for part in parts_inside(advantage):
+        if isinstance(part, Returns):
+            first = first or part
+            if part != first:
+                raise AlgorithmError(
+                    f"{first!r} and {part!r} ask for different values, and a critic learns one. "
+                    "Let the advantage have one part that reads a critic."
+                )
+    return first
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,7 +113,7 @@ class SiblingValue(Composable, Printed):
 
 
 @dataclass(frozen=True, repr=False)
-class TokenGae(Printed):
+class TokenGae(Composable, Printed):
     """GAE over sampled tokens that discounts `within` turns and `across` them apart.
 
     With `within` = 1 it is the action-level Bellman backup of POAD (arXiv 2405.15821): tokens of one action
@@ -149,7 +146,7 @@ class TokenGae(Printed):
 
 
 @dataclass(frozen=True, repr=False)
-class BiLevelGae(Printed):
+class BiLevelGae(Composable, Printed):
     """GAE over turns, whose returns then are the rewards of a GAE over the tokens of each turn.
 
     Turn level: delta = r + `across` V(next boundary) - V(boundary), where a boundary is a turn's last sampled

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from agentrl.credit.advantage import Composable
-from agentrl.credit.part import Number, Printed, fixed
+from agentrl.credit.part import Checked, Number, Printed, fixed
 from agentrl.credit.pool import sum_by
 from agentrl.credit.sequence import accumulate_backward, following, last_turns
 from agentrl.trajectory.batch import GOLD_LOGPROB, GOLD_LOGPROB_FINAL
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class BeliefGain:
+class BeliefGain(Checked):
     """The rise of the belief in the gold answer over each turn, (S,), NaN where there is no gain to speak of.
 
     Reads `GOLD_LOGPROB`, the mean log-probability of the answer's tokens at the start of each turn. A belief

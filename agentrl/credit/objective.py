@@ -55,16 +55,24 @@ class GroupObjective(Composable):
     reads_current = True
     """The run measures `CURRENT_LOGPROB` before each optimizer step after the first."""
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the figures that a run measures before credit: none, unless it reads the reference."""
+        return ()
+
     @abstractmethod
     def slope(self, members: Members, /) -> Floats:
         """Return (M,) dJ/dh of one group's objective, which is to be maximised."""
 
     def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
-        """Return (S,), the same at each turn of a trajectory."""
+        """Return (S,), the same at each turn of a trajectory.
+
+        Raises `MissingColumnError` where the objective needs the reference, and it was not measured.
+        """
         size, row = batch.num_trajectories, batch.trajectory_of_sample
         keep = kept.loss[batch.turn_of_sample]
         now, before = current_logprob(batch), before_update(batch)
-        measured = REFERENCE_LOGPROB in batch
+        measured = "reference_logprob" in self.needs or REFERENCE_LOGPROB in batch
         reference = batch[REFERENCE_LOGPROB] if measured else np.full(len(now), np.nan)
         moved, likely, apart = (
             sum_by(row[keep], part[keep], size) for part in (now - before, now, now - reference)
@@ -229,7 +237,7 @@ class Desirable(GroupObjective):
 
 
 @dataclass(frozen=True, repr=False)
-class NegativeAware(Printed):
+class NegativeAware(Composable, Printed):
     """w log R over successes and w log max((1 - q R) / (1 - q), floor) over failures, token by token: NFT.
 
     R is the token's ratio, q the group's share of successes and w = sqrt((1 - q) / q), which makes the

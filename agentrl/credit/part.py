@@ -1,23 +1,28 @@
 """What every part of an algorithm shares: it prints, describes itself, is rebuilt, and may hold schedules.
 
 A part is a plain module-level function or a frozen dataclass with `__call__`; a part with parts inside is a
-tree.
+tree. What a part declares (`needs`, `reads_current`) is asked of the whole tree by `parts_inside`, so that no
+part that holds others has to pass it on.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass, replace
 from types import FunctionType
-from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard, TypeVar, cast, get_args, get_origin
 
 import numpy as np
 
 from agentrl.errors import AlgorithmError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from _typeshed import DataclassInstance
     from numpy.typing import NDArray
 
@@ -66,7 +71,54 @@ def resolve(value: Value, progress: float) -> Value:
     return cast("Value", replace(value, **changed)) if changed else cast("Value", value)
 
 
-class Printed:
+class Checked:
+    """Refuses a text that is not among the choices of its field, where the field's type is a `Literal`.
+
+    A dataclass with such a field inherits it, mostly through `Printed`; one with a `__post_init__` of its own
+    calls this one first.
+    """
+
+    def __post_init__(self) -> None:
+        """Raise `AlgorithmError` for the first text outside of its choices."""
+        for name, choices in choices_of(type(self)).items():  # type: ignore[arg-type]  # classes are hashable
+            given: object = getattr(self, name)
+            if not isinstance(given, str) or given not in choices:
+                listed = ", ".join(map(repr, choices))
+                raise AlgorithmError(
+                    f"{name} of {type(self).__name__} must be one of {listed}; got {given!r}."
+                    f"{did_you_mean(str(given).casefold(), choices)}"
+                )
+
+
+@functools.cache
+def choices_of(part: type) -> Mapping[str, tuple[str, ...]]:
+    """Return the choices of each field whose type is a `Literal`, by its name.
+
+    >>> from agentrl.credit.keep import NoVoid
+    >>> choices_of(NoVoid)
+    {'scope': ('trajectory', 'turn')}
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for base in reversed(part.__mro__):
+        names = dict(vars(sys.modules.get(base.__module__, sys)))
+        for field, annotation in vars(base).get("__annotations__", {}).items():
+            kind = _evaluated(annotation, names)
+            if get_origin(kind) is Literal:
+                found[field] = get_args(kind)
+    return found
+
+
+def _evaluated(annotation: object, names: dict[str, object]) -> object:
+    """Return the type that an annotation names; None where it is known to type checkers only."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return cast("object", eval(annotation, names))  # noqa: S307  # source text of a class
+    except (NameError, AttributeError, TypeError):
+        return None
+
+
+class Printed(Checked):
     """Prints a part with the names of the functions inside; a plain repr of a function shows an address."""
 
     def __repr__(self) -> str:
@@ -92,6 +144,23 @@ def per_turn(values: NDArray[Scalar], part: object, turns: int) -> NDArray[Scala
             f"{name_of(part)} gave {given}; expected an array of one figure per turn, ({turns},)."
         )
     return values
+
+
+def parts_inside(value: object) -> Iterator[object]:
+    """Give a part and all parts inside it, from the outside in.
+
+    >>> from agentrl.credit.advantage import Relative
+    >>> [name_of(part) for part in parts_inside(0.5 * Relative())]
+    ['Weighted', 'Relative', 'episode_total', 'same_task', 'mean', 'Std']
+    """
+    if callable(value):
+        yield value
+    if isinstance(value, tuple):
+        inside: tuple[object, ...] = value
+    else:
+        inside = tuple(getattr(value, item.name) for item in fields(value)) if _is_part(value) else ()
+    for item in inside:
+        yield from parts_inside(item)
 
 
 def describe(value: object) -> Description:

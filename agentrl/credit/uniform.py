@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Advantage, Relative, one
+from agentrl.credit.advantage import Advantage, Composable, Relative, one
 from agentrl.credit.objective import before_update, current_logprob
 from agentrl.credit.part import Number, Printed, fixed
 from agentrl.credit.pool import sum_by
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class UniformValue(Printed):
+class UniformValue(Composable, Printed):
     """The slope of -(Q_t - sg(r + V_{t+1}))^2, with Q = rho log(p / p_old) of the drawn token.
 
     V_{t+1} is the mean of Q over the whole vocabulary at the trajectory's next sampled token, 0 after its

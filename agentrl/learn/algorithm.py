@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from agentrl.credit.advantage import Advantage, Relative, Sum
-from agentrl.credit.critic import TokenAdvantage
+from agentrl.credit.critic import returns_of
 from agentrl.credit.keep import Keep, Kept, keep_all
-from agentrl.credit.part import Description, Printed, name_of, per_turn, rebuild, resolve
+from agentrl.credit.part import Description, Printed, name_of, parts_inside, per_turn, rebuild, resolve
 from agentrl.credit.part import describe as describe_part
 from agentrl.credit.reward import Reward, environment_reward
+from agentrl.credit.tokens import of_tokens, tells_tokens_apart
 from agentrl.credit.tree import Copies, copied_sample, copied_turn, is_branched
 from agentrl.errors import AlgorithmError
 from agentrl.learn.average import Average, CreditAverage, turn_mean
@@ -112,32 +113,38 @@ class Algorithm(Printed):
     on_empty: Literal["raise", "skip"] = "raise"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("epochs", "minibatches"):
             if getattr(self, name) < 1:
                 raise AlgorithmError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        if self.critic is not None:
+            returns_of(self.advantage)  # refuses two that ask for different values
 
     def at(self, progress: float) -> Algorithm:
         """Return the algorithm with every schedule replaced by its number at `progress` in [0, 1]."""
         return resolve(self, progress)
 
-    @property
+    @functools.cached_property
     def needs(self) -> tuple[Need, ...]:
-        """What penalties and advantage read besides log-probabilities."""
-        found: set[Need] = {need for penalty in self.penalties for need in penalty.needs}
-        if isinstance(self.advantage, Needy):
-            found |= set(self.advantage.needs)
-        return tuple(sorted(found))
+        """What penalties and advantage, and the parts inside them, read besides log-probabilities."""
+        inside = parts_inside((*self.penalties, self.advantage))
+        return tuple(sorted({need for part in inside if isinstance(part, Needy) for need in part.needs}))
 
-    @property
+    @functools.cached_property
     def reads_current(self) -> bool:
         """Whether credit depends on the policy as it is now, so that each optimizer step computes it anew."""
-        return isinstance(self.advantage, ReadsCurrent) and self.advantage.reads_current
+        inside = parts_inside(self.advantage)
+        return any(isinstance(part, ReadsCurrent) and part.reads_current for part in inside)
+
+    @functools.cached_property
+    def _tells_tokens_apart(self) -> bool:
+        return tells_tokens_apart(self.advantage)
 
     def credit(self, batch: Batch) -> Credit:
         """Return the advantages of a batch.
 
         Turns that branches share with their parent carry loss once, with the mean advantage of the copies;
-        only an objective over whole trajectories has a slope for each copy.
+        an objective over whole trajectories has a slope for each copy, and so has a sum with one inside.
 
         Raises:
             AlgorithmError: a part gave a wrong shape or a figure that is not finite, or the filter kept
@@ -151,9 +158,8 @@ class Algorithm(Printed):
         advantage = _turns(batch, np.asarray(given, np.float64), self.advantage)
         advantage = _kept_only(advantage, kept.loss, whole=whole)
         keep_of_sample, of_sample = kept.loss[turn], advantage[turn]
-        if _tells_tokens_apart(type(self.advantage)):
-            finer = cast("TokenAdvantage", self.advantage).of_tokens(batch, reward, kept)
-            finer = _tokens(batch, finer, self.advantage)
+        if self._tells_tokens_apart:
+            finer = _tokens(batch, of_tokens(self.advantage, batch, reward, kept), self.advantage)
             of_sample = _kept_only(finer, keep_of_sample, whole=whole)
         shown = {name: _kept_only(part, kept.loss, whole=whole) for name, part in parts.items()}
         credit = Credit(reward, kept, advantage, of_sample, keep_of_sample, shown)
@@ -212,12 +218,6 @@ def from_description(description: dict[str, Description]) -> Algorithm:
 def _kept_only(values: Floats, kept: Bools, *, whole: bool) -> Floats:
     """Return the values, 0 where they are not kept; `whole` says that all are, which makes it free."""
     return values if whole else np.where(kept, values, 0.0)
-
-
-@functools.cache
-def _tells_tokens_apart(part: type) -> bool:
-    # To ask this of an instance costs as much as ten operations on a thousand turns.
-    return issubclass(part, TokenAdvantage)
 
 
 def _counted_once(batch: Batch, credit: Credit) -> Credit:

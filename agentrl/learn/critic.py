@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from agentrl.credit.part import Checked
 from agentrl.errors import AlgorithmError
 from agentrl.learn.optimizer import AdamW, Optimizer
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Critic:
+class Critic(Checked):
     """How a critic learns: squared error to the returns, as in PPO (arXiv 1707.06347).
 
     Attributes:
@@ -36,6 +37,7 @@ class Critic:
     trunk: Literal["learns", "stays"] = "learns"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         decay: object = getattr(self.optimizer, "weight_decay", 0.0)
         if self.trunk == "stays" and decay:
             raise AlgorithmError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from agentrl.credit.part import Number, fixed
+from agentrl.credit.part import Checked, Number, fixed
 from agentrl.errors import AlgorithmError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Penalty(Protocol):
 
 
 @dataclass(frozen=True)
-class KlToReference:
+class KlToReference(Checked):
     """`coefficient` times an estimate of KL(policy || reference) from the drawn token.
 
     With d = log p_reference - log p: k1 is -d, k2 is d^2 / 2, k3 is exp(d) - 1 - d (Schulman, "Approximating
@@ -105,7 +105,7 @@ class Entropy:
 
 
 @dataclass(frozen=True)
-class KlToOld:
+class KlToOld(Checked):
     """`coefficient` times an estimate of KL(policy || policy before the update) from the drawn token.
 
     The proximal term of mirror descent policy optimisation; it needs more than one step per batch to act.

@@ -14,6 +14,7 @@ from agentrl.rollout.deadline import run, within
 from agentrl.rollout.episode import Episode
 from agentrl.rollout.stage import Stage
 from agentrl.trajectory import Invalid, InvalidReason, Trajectory
+from agentrl.world.closing import close_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +62,7 @@ class Stock:
     def close(self) -> None:
         """Close every idle environment."""
         while self.idle:
-            self.idle.pop().close()
+            close_world(self.idle.pop())
 
 
 async def collect_async(

@@ -16,9 +16,10 @@ from agentrl.errors import EnvironmentFault, RolloutError
 from agentrl.rollout.deadline import Late, in_thread, within
 from agentrl.rollout.typed import reset_result, step_result
 from agentrl.trajectory import InvalidReason, digest
+from agentrl.world.closing import RAISED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 
     from agentrl.rollout.assignment import Assignment
     from agentrl.world.asynchronous import AsyncTextEnv
@@ -82,11 +83,11 @@ class Stage:
         """Reset to the assigned task and return the first observation."""
         try:
             observation = await self._reset()
-        except Exception as error:  # noqa: BLE001  # any exception of a world is contained here
+        except RAISED as error:  # any exception of a world is contained here
             await self._begin_again(error)
             try:
                 observation = await self._reset()
-            except Exception as second:
+            except RAISED as second:
                 raise await self._broken(second) from second
         self.seen.append(observation)
         return observation
@@ -129,7 +130,7 @@ class Stage:
         if turn in course.marks:
             try:
                 await self._restore(course.marks[turn])
-            except Exception as error:  # noqa: BLE001  # any exception of a world is contained here
+            except RAISED as error:  # any exception of a world is contained here
                 await self._begin_again(error)
             else:
                 return
@@ -139,7 +140,7 @@ class Stage:
         """Keep a snapshot of the state before `turn`. Without one, actions are replayed."""
         snapshot = getattr(self.env, "snapshot", None)
         if self.env is not None and snapshot is not None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(*RAISED):
                 self.marks[turn] = await self._await(self.env, snapshot)
 
     @property
@@ -155,12 +156,12 @@ class Stage:
         """
         try:
             result = await self._step(turn, action, parsed)
-        except Exception as error:  # noqa: BLE001  # any exception of a world is contained here
+        except RAISED as error:  # any exception of a world is contained here
             await self._begin_again(error)
             await self._replay()
             try:
                 result = await self._step(turn, action)
-            except Exception as second:
+            except RAISED as second:
                 raise await self._broken(second) from second
         self.actions.append((turn, action))
         self.seen.append(result[0])
@@ -209,7 +210,7 @@ class Stage:
         """Drop the environment; its own failure to close is not the trajectory's."""
         env, self.env = self.env, None
         if env is not None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(*RAISED):
                 await self._await(env, env.close)
 
     def _prepared(self) -> AnyEnv:
@@ -243,7 +244,7 @@ class Stage:
             return step_result(await self._await(env, functools.partial(env.step, action)))
         return step_result(env.step(action))
 
-    async def _begin_again(self, error: Exception) -> None:
+    async def _begin_again(self, error: BaseException) -> None:
         """Drop the environment that failed; refuse where a replay has been spent already."""
         await self.close()
         if self.replays:
@@ -256,7 +257,7 @@ class Stage:
             seen = [await self._reset()]
             for turn, action in self.actions:
                 seen.append((await self._step(turn, action))[0])
-        except Exception as error:
+        except RAISED as error:
             await self.close()
             raise self._failure(error, InvalidReason.ENVIRONMENT_FAULT) from error
         if seen != self.seen:
@@ -269,11 +270,11 @@ class Stage:
                 "Draw from env.rng only.",
             )
 
-    async def _broken(self, error: Exception) -> StageFailure:
+    async def _broken(self, error: BaseException) -> StageFailure:
         await self.close()
         return self._failure(error, InvalidReason.ENVIRONMENT_ERROR)
 
-    def _failure(self, error: Exception, otherwise: InvalidReason) -> StageFailure:
+    def _failure(self, error: BaseException, otherwise: InvalidReason) -> StageFailure:
         if isinstance(error, Late):
             return StageFailure(InvalidReason.WALL_CLOCK, f"a call took longer than {self.seconds:g} s")
         detail = f"{type(error).__name__}: {error}"
@@ -284,7 +285,7 @@ class Stage:
     def _hook(self, name: str, call: Callable[[], Hook]) -> Hook:
         try:
             return call()
-        except Exception as error:
+        except RAISED as error:
             raise _hook_failure(name, error) from error
 
     def _key(self, name: str, read: Callable[[], Hashable | None]) -> int | None:
@@ -292,7 +293,7 @@ class Stage:
         try:
             key = read()
             return None if key is None else digest(key)
-        except Exception as error:
+        except RAISED as error:
             raise _hook_failure(name, error) from error
 
     async def _await(self, env: AnyEnv, call: Callable[[], object]) -> object:
@@ -302,7 +303,15 @@ class Stage:
         work = call() if _is_async(env) else in_thread(call)
         if not inspect.isawaitable(work):
             return work
-        return await within(work, self.seconds)
+        return await within(_kept(work), self.seconds)
+
+
+async def _kept(work: Awaitable[object]) -> object:
+    """Do as `work`, but a task that raises `SystemExit` would end the event loop."""
+    try:
+        return await work
+    except SystemExit as error:
+        raise RuntimeError(f"the environment raised SystemExit({error})") from error
 
 
 def _is_async(env: AnyEnv) -> bool:
@@ -317,6 +326,6 @@ def _toolbox(env: AnyEnv | None) -> Toolbox | None:
     return cast("Toolbox | None", getattr(env, "toolbox", None))
 
 
-def _hook_failure(name: str, error: Exception) -> StageFailure:
+def _hook_failure(name: str, error: BaseException) -> StageFailure:
     detail = f"{name}() raised {type(error).__name__}: {error}"
     return StageFailure(InvalidReason.ENVIRONMENT_ERROR, detail)

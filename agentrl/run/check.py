@@ -10,8 +10,9 @@ import numpy as np
 from agentrl.credit.critic import returns_of
 from agentrl.credit.keep import keep_all
 from agentrl.credit.ledger import TaskRecord
-from agentrl.credit.part import name_of
+from agentrl.credit.part import name_of, parts_inside
 from agentrl.errors import AgentrlError, AlgorithmError, ConfigError, MissingColumnError, did_you_mean
+from agentrl.learn.algorithm import Needy
 from agentrl.learn.penalty import Need
 from agentrl.trajectory.batch import (
     ENTROPY,
@@ -28,6 +29,7 @@ from agentrl.trajectory.batch import (
 from agentrl.trajectory.columns import is_reward_component, reward_component
 from agentrl.trajectory.pack import pack
 from agentrl.trajectory.turn import StopReason, Trajectory, Turn
+from agentrl.world.closing import close_world
 from agentrl.world.registry import make
 
 if TYPE_CHECKING:
@@ -41,11 +43,11 @@ if TYPE_CHECKING:
 
 def check_algorithm(algorithm: Algorithm, settings: TrainSettings) -> None:
     """Raise `AlgorithmError` where the run cannot give the algorithm what it needs."""
-    for penalty in algorithm.penalties:
-        for need in penalty.needs:
+    for part in parts_inside((*algorithm.penalties, algorithm.advantage)):
+        for need in part.needs if isinstance(part, Needy) else ():
             if need not in get_args(Need):
                 raise AlgorithmError(
-                    f"the penalty {name_of(penalty)} needs {need!r}, which no run measures."
+                    f"{name_of(part)} needs {need!r}, which no run measures."
                     f"{did_you_mean(need, get_args(Need))} There are {', '.join(get_args(Need))}."
                 )
     if algorithm.critic is not None and returns_of(algorithm.advantage) is None:
@@ -124,7 +126,7 @@ def check_splits(settings: TrainSettings) -> None:
                 first = 0 if name == "environment.split" else wanted.first_task
                 _check_split(env, settings.environment.id, (name, split), (counted, first, tasks))
     finally:
-        env.close()
+        close_world(env)
 
 
 def _check_split(env: TextEnv, world: str, named: tuple[str, str], asked: tuple[str, int, int]) -> None:

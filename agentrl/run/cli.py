@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App, CoercionError, CycloptsError
 
 from agentrl.errors import AgentrlError, CheckError, RolloutError, TemplateError, as_sentence
+from agentrl.run.blame import culprit
 from agentrl.run.commands import (
     doctor,
     environments,
@@ -92,7 +93,7 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         return training.INTERRUPTED
-    except Exception as error:  # noqa: BLE001  # the outermost room: nobody is left to handle it
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # the outermost room: nobody is left to handle it
         if debug:
             traceback.print_exc()
         return _say(error, debug=debug)
@@ -115,7 +116,7 @@ def _of_the_line(error: CycloptsError) -> str:
     return f"{said} `{command} --help` shows what it takes."
 
 
-def _say(error: Exception, *, debug: bool) -> int:
+def _say(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, AgentrlError):
         print(f"error: {error}", file=sys.stderr)
         return FOUND_BAD if isinstance(error, RolloutError | CheckError | TemplateError) else BAD_INPUT
@@ -123,8 +124,12 @@ def _say(error: Exception, *, debug: bool) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}. Mend that and run again.", file=sys.stderr)
         return BAD_INPUT
-    hint = "" if debug else " Run again with --debug for the traceback, and report it."
     said = as_sentence(f"{type(error).__name__}: {error}")
+    if place := culprit(error):
+        hint = "" if debug else " `--debug` shows the traceback."
+        print(f"error: {place}, raised {said} Mend it there and run again.{hint}", file=sys.stderr)
+        return BAD_INPUT
+    hint = "" if debug else " Run again with --debug for the traceback, and report it."
     print(f"error: this is a defect of agentrl: {said}{hint}", file=sys.stderr)
     return DEFECT
 

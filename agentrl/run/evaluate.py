@@ -24,6 +24,7 @@ from agentrl.run.settings import EnvironmentSettings
 from agentrl.run.shard import Task, protocol_of, terms_of
 from agentrl.run.suite import EvaluationSuite, ScenarioSettings
 from agentrl.trajectory.store import JournalWriter
+from agentrl.world.closing import close_world
 from agentrl.world.registry import make
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def _check_tasks(suite: EvaluationSuite) -> None:
                 f"scenario {scenario.title!r} asks for tasks {scenario.first_task} to {last - 1}, but split "
                 f"{scenario.split!r} has {size}; lower its tasks or first_task."
             )
-    env.close()
+    close_world(env)
 
 
 def _check_invalid(row: Row, most: float) -> None:

@@ -82,7 +82,7 @@ def load_attribute(path: str, what: str) -> object:
         found: object = importlib.import_module(module_name)
     except MissingExtraError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RegistryError(
             f"{what} cannot be loaded: importing {module_name!r} failed with {type(error).__name__}: {error}"
         ) from error

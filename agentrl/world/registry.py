@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast, overload
 import gymnasium
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
-from agentrl.errors import RegistryError, as_sentence, did_you_mean
+from agentrl.errors import AgentrlError, RegistryError, as_sentence, did_you_mean
 from agentrl.world.asynchronous import AsyncTextEnv
+from agentrl.world.closing import RAISED
 from agentrl.world.entrypoints import (
     EntryPoint,
     check_arguments,
@@ -95,7 +96,7 @@ class EnvSpec:
         factory = self.load()
         arguments = {**self.kwargs, **kwargs}
         check_arguments(factory, arguments, f"the environment {self.id!r}")
-        made = factory(**arguments)
+        made = self._made(factory, arguments)
         if not isinstance(made, TextEnv | AsyncTextEnv):
             raise RegistryError(
                 f"{self.source!r} made a {type(made).__name__}; "
@@ -104,6 +105,17 @@ class EnvSpec:
         if isinstance(made, TextEnv) and _ID.match(self.id):
             made.spec = _gymnasium_spec(dataclasses.replace(self, kwargs=arguments))
         return made
+
+    def _made(self, factory: Factory, arguments: Mapping[str, object]) -> AnyEnv:
+        try:
+            return factory(**arguments)
+        except (AgentrlError, OSError):
+            raise
+        except RAISED as error:
+            raise RegistryError(
+                f"the environment {self.id!r} cannot be made: {self.source} raised "
+                f"{type(error).__name__}: {as_sentence(error)} Mend it, or what it was given."
+            ) from error
 
 
 @overload

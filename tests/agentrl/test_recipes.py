@@ -16,14 +16,18 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from agentrl import recipes
+from agentrl.credit.advantage import Advantage, Composable, Relative
+from agentrl.credit.critic import returns_of
 from agentrl.credit.keep import All, Kept, NoVoid, no_valid_action
 from agentrl.errors import AlgorithmError, ConfigError
 from agentrl.learn.algorithm import Algorithm, describe, from_description
 from agentrl.learn.loss import LossInputs, policy_loss, prepare
+from agentrl.learn.schedule import Linear
 from agentrl.trajectory.batch import CURRENT_LOGPROB, Batch
 from tests.recipe_batches import make_batch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 torch.set_num_threads(1)
@@ -112,6 +116,38 @@ def gradient_of(algorithm: Algorithm, batch: Batch) -> Array:
 @ALL
 def test_gradient_is_finite_and_not_zero(name: str) -> None:
     assert np.abs(gradient_of(recipes.get(name), make_batch())).sum() > 0
+
+
+COMPOSED: dict[str, Callable[[Composable], Advantage]] = {
+    "1.0 * part": lambda part: 1.0 * part,
+    "half and half": lambda part: 0.5 * part + 0.5 * part,
+    "part + 0 * Relative()": lambda part: part + 0 * Relative(),
+    "Relative() + part - Relative()": lambda part: Relative() + part - Relative(),
+    "-1 times -part": lambda part: -1 * -part,
+    "of a schedule": lambda part: Linear(0.0, 2.0) * part,  # 1 in the middle
+}
+
+
+@ALL
+def test_a_composed_advantage_declares_and_gives_what_its_part_does(name: str) -> None:
+    plain = replace(recipes.get(name), on_empty="skip")
+    part, batch = plain.advantage, make_batch()
+    assert isinstance(part, Composable)
+    now = batch.logprob + 0.2 * np.sin(29 * batch.logprob)
+    batch = batch.with_column(CURRENT_LOGPROB, now.astype(np.float32))
+    wanted, slope = plain.at(0.5).credit(batch), gradient_of(plain, batch)
+    for what, compose in COMPOSED.items():
+        composed = replace(plain, advantage=compose(part))
+        found = composed.at(0.5).credit(batch)
+        assert composed.needs == plain.needs
+        assert composed.reads_current is plain.reads_current
+        assert returns_of(composed.advantage) == returns_of(part)
+        assert_allclose(found.advantage, wanted.advantage, rtol=0, atol=1e-9, err_msg=what)
+        assert_allclose(
+            found.advantage_of_sample, wanted.advantage_of_sample, rtol=0, atol=1e-9, err_msg=what
+        )
+        assert_allclose(gradient_of(composed, batch), slope, rtol=0, atol=1e-9, err_msg=what)
+        assert from_description(describe(composed)) == composed
 
 
 @ALL

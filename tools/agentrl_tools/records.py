@@ -156,6 +156,8 @@ def _decoded(text: bytes) -> object:
         return cast("object", msgspec.json.decode(text))
     except msgspec.DecodeError:
         return cast("object", json.loads(text))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _opened(file: Path) -> io.BufferedIOBase:

@@ -55,6 +55,7 @@ def show(env: str, /, *arguments: str, as_json: Json = False) -> None:
         arguments: constructor arguments, as name=value.
         as_json: print JSON.
     """
+    from agentrl.world.closing import close_world
     from agentrl.world.registry import make_any, spec
 
     about = spec(env)
@@ -67,7 +68,7 @@ def show(env: str, /, *arguments: str, as_json: Json = False) -> None:
         "system_text": made.system_text(),
         "first_observation": _first_observation(made),
     }
-    made.close()
+    close_world(made)
     if as_json:
         print(json.dumps(content))
         return
@@ -129,6 +130,7 @@ def play(env: str, /, *arguments: str, split: str = "", index: int = 0, seed: in
         index: which task.
         seed: of the environment.
     """
+    from agentrl.world.closing import close_world
     from agentrl.world.registry import make
 
     made = make(env, **arguments_of(arguments))
@@ -141,7 +143,7 @@ def play(env: str, /, *arguments: str, split: str = "", index: int = 0, seed: in
     try:
         print(_episode(made, input))
     finally:
-        made.close()
+        close_world(made)
 
 
 @app.command
