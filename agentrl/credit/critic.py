@@ -117,7 +117,8 @@ class TokenGae(Composable, Printed):
     """GAE over sampled tokens that discounts `within` turns and `across` them apart.
 
     With `within` = 1 it is the action-level Bellman backup of POAD (arXiv 2405.15821): tokens of one action
-    are not discounted against each other. The turn's reward stands at its last token.
+    are not discounted against each other. The turn's reward stands at its last token; a turn that sampled
+    nothing is one step of value 0, as in `TurnGae`, so its reward reaches the tokens before it.
     """
 
     within: Number = 1.0
@@ -130,15 +131,15 @@ class TokenGae(Composable, Printed):
 
     def of_tokens(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:  # the slot
         """Return (N,). Raises `MissingColumnError` without a critic's values."""
-        value, ends = batch[VALUE].astype(np.float64), _turn_ends(batch)
-        gamma = np.full(len(value), fixed(self.within))
-        gamma[ends] = fixed(self.across)
-        start = _sample_start_of_trajectories(batch)
+        steps = _steps(batch)
+        value, gamma = steps.value, np.full(len(steps.value), fixed(self.within))
+        gamma[steps.ends] = fixed(self.across)
+        start = steps.start[batch.turn_start]
         after = np.append(value[1:], 0.0)[: len(value)]
         after[start[1:][np.diff(start) > 0] - 1] = 0.0
         delta = gamma * after - value
-        delta[ends] += reward[batch.turn_of_sample[ends]]
-        return accumulate_backward(delta, gamma * fixed(self.lam), start)
+        delta[steps.ends] += reward
+        return accumulate_backward(delta, gamma * fixed(self.lam), start)[steps.place]
 
     def returns(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (N,) advantage plus value."""
@@ -150,7 +151,8 @@ class BiLevelGae(Composable, Printed):
     """GAE over turns, whose returns then are the rewards of a GAE over the tokens of each turn.
 
     Turn level: delta = r + `across` V(next boundary) - V(boundary), where a boundary is a turn's last sampled
-    token. Token level: with `within`, starting anew at each boundary. Source: RAGEN (mll-lab-nu/RAGEN
+    token, or a step of value 0 where it sampled nothing. Token level: with `within`, starting anew at each
+    boundary. Source: RAGEN (mll-lab-nu/RAGEN
     `core_algos.py`). Departures: boundaries are turns, theirs are nonzero rewards, so a turn without reward
     is not lost; whitening is `whiten`, over kept tokens.
     """
@@ -174,19 +176,14 @@ class BiLevelGae(Composable, Printed):
         return self._advantage(batch, reward) + batch[VALUE]
 
     def _advantage(self, batch: Batch, reward: Floats) -> Floats:
-        value, ends = batch[VALUE].astype(np.float64), _turn_ends(batch)
-        spoken, across, lam = batch.turn_of_sample[ends], fixed(self.across), fixed(self.lam)
-        owner = batch.trajectory_of_turn[spoken]
-        first = np.searchsorted(owner, np.arange(batch.num_trajectories + 1))
-        boundary = value[ends]
-        after = np.append(boundary[1:], 0.0)[: len(boundary)]
-        after[first[1:][np.diff(first) > 0] - 1] = 0.0
-        delta = reward[spoken] + across * after - boundary
-        earned = accumulate_backward(delta, np.full(len(delta), across * lam), first) + boundary
-        within = fixed(self.within)
+        steps, across, lam = _steps(batch), fixed(self.across), fixed(self.lam)
+        boundary = steps.value[steps.ends]
+        delta = reward + across * following(batch, boundary, np.zeros(batch.num_trajectories)) - boundary
+        earned = accumulate_backward(delta, across * lam, batch.turn_start) + boundary
+        value, within = steps.value, fixed(self.within)
         inner = within * np.append(value[1:], 0.0)[: len(value)] - value
-        inner[ends] = earned - boundary
-        return accumulate_backward(inner, np.full(len(inner), within * lam), batch.sample_start)
+        inner[steps.ends] = earned - boundary
+        return accumulate_backward(inner, within * lam, steps.start)[steps.place]
 
 
 def _totals(batch: Batch, reward: Floats) -> Floats:
@@ -198,12 +195,32 @@ def _first_value(batch: Batch) -> Floats:
     return np.where(np.diff(batch.sample_start) > 0, value[batch.sample_start[:-1]], 0.0)
 
 
-def _turn_ends(batch: Batch) -> NDArray[np.int64]:
-    return (batch.sample_start[1:][np.diff(batch.sample_start) > 0] - 1).astype(np.int64)
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """The sampled tokens, and one step of value 0 for each turn without any.
+
+    Attributes:
+        value: (X,) value before each step; `start`: (S+1,) offsets of the turns' steps.
+        place: (N,) the step of each sampled token.
+    """
+
+    value: Floats
+    start: NDArray[np.int64]
+    place: NDArray[np.int64]
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """(S,) last step of each turn."""
+        return self.start[1:] - 1
 
 
-def _sample_start_of_trajectories(batch: Batch) -> NDArray[np.int64]:
-    return batch.sample_start[batch.turn_start].astype(np.int64)
+def _steps(batch: Batch) -> _Steps:
+    tokens = np.diff(batch.sample_start).astype(np.int64)
+    start = np.append(0, np.cumsum(np.maximum(tokens, 1)))
+    place = np.arange(batch.num_sampled) + (start[:-1] - batch.sample_start[:-1])[batch.turn_of_sample]
+    value = np.zeros(int(start[-1]))
+    value[place] = batch[VALUE]
+    return _Steps(value, start, place)
 
 
 def _turn_means(batch: Batch, value: Floats) -> Floats:

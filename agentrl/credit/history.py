@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from agentrl.credit.advantage import Advantage, Composable, Return, Scale, Std, Target, mean
-from agentrl.credit.part import Number, Printed, fixed
+from agentrl.credit.part import NOTHING, Number, Printed, fixed
 from agentrl.credit.peers import Peers, same_observation
 from agentrl.credit.pool import pool_of
 from agentrl.credit.sequence import number_pairs
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     Floats: TypeAlias = NDArray[np.float64]
     Ids: TypeAlias = NDArray[np.int64]
-
-NOTHING = 1e-6
-"""Relative figures below this count as zero; comparing floats with 0 would depend on their rounding."""
 
 
 @dataclass(frozen=True, repr=False)

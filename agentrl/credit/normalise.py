@@ -54,6 +54,21 @@ def last_reward(batch: Batch, reward: Floats, /) -> Floats:
     return result[batch.trajectory_of_turn]
 
 
+def reward_before_last(batch: Batch, reward: Floats, /) -> Floats:
+    """The turn's own reward, and 0 at the last turn of a trajectory, whose reward is the outcome."""
+    result = reward.copy()
+    result[last_turns(batch)] = 0.0
+    return result
+
+
+def first_and_last_reward(batch: Batch, reward: Floats, /) -> Floats:
+    """The rewards of the trajectory's first and last turn added up, at each turn; of one turn, its reward."""
+    result, first = last_reward(batch, reward), batch.turn_index == 0
+    early = np.zeros(batch.num_trajectories)
+    early[batch.trajectory_of_turn[first]] = reward_before_last(batch, reward)[first]
+    return result + early[batch.trajectory_of_turn]
+
+
 def over_role_baseline(batch: Batch, reward: Floats, /) -> Floats:
     """What the turn's role earned in the trajectory, minus the ledger's running mean of that role.
 
@@ -186,6 +201,19 @@ class FirstTurns(Composable, Printed):
     def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (S,)."""
         return np.where(batch.turn_index < self.turns, self.advantage(batch, reward, kept), 0.0)
+
+
+@dataclass(frozen=True, repr=False)
+class OneTurn(Composable, Printed):
+    """An advantage, and another one for the trajectories of a single turn."""
+
+    advantage: Advantage
+    single: Advantage
+
+    def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
+        """Return (S,)."""
+        single = batch.turns_per_trajectory[batch.trajectory_of_turn] == 1
+        return np.where(single, self.single(batch, reward, kept), self.advantage(batch, reward, kept))
 
 
 @dataclass(frozen=True, repr=False)

@@ -42,6 +42,9 @@ class Schedule(ABC):
 
 Number: TypeAlias = "float | Schedule"
 
+NOTHING = 1e-6
+"""Relative figures below this count as zero; comparing floats with 0 would depend on their rounding."""
+
 
 def fixed(number: Number) -> float:
     """Return a plain number. Raises `AlgorithmError` for a schedule that nobody resolved.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from agentrl.credit.part import NOTHING
 from agentrl.trajectory.batch import NO_KEY
 from agentrl.trajectory.segments import narrow
 
@@ -26,6 +27,15 @@ EVERY_ROW = slice(None)
 def sum_by(index: NDArray[np.integer], value: Floats, size: int) -> Floats:
     """Sum `value` by `index` in [0, size)."""
     return np.bincount(index, value, size).astype(np.float64, copy=False)
+
+
+def signs(value: Floats) -> Floats:
+    """-1, 0 or 1; figures within 1e-6 of zero are 0, so that no rounding decides.
+
+    >>> signs(np.array([0.5, -2.8e-17, -0.5])).tolist()
+    [1.0, 0.0, -1.0]
+    """
+    return np.where(np.abs(value) < NOTHING, 0.0, np.sign(value))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 
 from agentrl.credit.advantage import Advantage, Composable, MeanAbsolute, Relative
 from agentrl.credit.ledger import IMPROVEMENT
-from agentrl.credit.part import Number, Printed, fixed
+from agentrl.credit.part import NOTHING, Number, Printed, fixed
 from agentrl.credit.shaping import succeeded
 from agentrl.trajectory.batch import ENTROPY
 
@@ -78,8 +78,8 @@ class Confident(Composable, Printed):
     """An advantage less `cost` times the trajectory's mean entropy, and 0 above `limit` nats: GTPO.
 
     Reads `ENTROPY`. Source: winstonsmith1897/GTPO (arXiv 2508.03772); the limit is the paper's, 0.7 in the
-    code. Departure: an advantage of 0 stays 0; in the code a group of equal rewards is punished for its
-    entropy alone.
+    code. Departure: an advantage of 0, within 1e-6, stays 0; in the code a group of equal rewards is
+    punished for its entropy alone.
     """
 
     advantage: Advantage
@@ -92,7 +92,7 @@ class Confident(Composable, Printed):
         length = np.maximum(np.bincount(row, minlength=batch.num_trajectories), 1)
         mean = np.bincount(row, batch[ENTROPY], batch.num_trajectories) / length
         entropy = mean[batch.trajectory_of_turn]
-        counts = (own != 0) & (entropy <= fixed(self.limit))
+        counts = (np.abs(own) >= NOTHING) & (entropy <= fixed(self.limit))
         return np.where(counts, own - fixed(self.cost) * entropy, 0.0)
 
 

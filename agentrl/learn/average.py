@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from agentrl.credit.pool import signs
 from agentrl.errors import AlgorithmError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Balanced:
     def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:
         """Return (N,)."""
         row = batch.trajectory_of_sample
-        group, sign = batch.group[row].astype(np.int64), np.sign(advantage).astype(np.int64) + 1
+        group, sign = batch.group[row].astype(np.int64), signs(advantage).astype(np.int64) + 1
         length = np.bincount(row[keep], minlength=batch.num_trajectories)
         share = keep / np.maximum(length, 1)[row]
         pool = group * 3 + sign

@@ -7,7 +7,7 @@ here, so a prompt or tool token cannot receive gradient.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ from agentrl.learn.average import CreditAverage
 from agentrl.learn.penalty import TokenFigures, k3
 from agentrl.learn.ratio import Spans
 from agentrl.learn.surrogate import Clipping, Place, Situated, Wide
-from agentrl.learn.weight import CreditWeight
+from agentrl.learn.weight import Compares, CreditWeight
 from agentrl.trajectory.batch import LOGPROB_BEFORE_UPDATE, REFERENCE_LOGPROB, SENTENCE, expand
 
 if TYPE_CHECKING:
@@ -187,7 +187,11 @@ def prepare(
         if isinstance(average, CreditAverage)
         else average(batch, keep)
     )
-    factors = weight.of_credit(batch, keep, of_sample) if isinstance(weight, CreditWeight) else weight(batch)
+    factors = (
+        weight.of_credit(batch, keep, _read_by(weight, algorithm, batch, credit))
+        if isinstance(weight, CreditWeight)
+        else weight(batch)
+    )
     needs_reference = "reference_logprob" in algorithm.needs
     surrogate = algorithm.surrogate
     return LossInputs(
@@ -202,6 +206,14 @@ def prepare(
         reference_logprob=figure(batch[REFERENCE_LOGPROB]) if needs_reference else None,
         width=figure(surrogate.widths(batch, keep)) if isinstance(surrogate, Wide) else None,
     )
+
+
+def _read_by(weight: CreditWeight, algorithm: Algorithm, batch: Batch, credit: Credit) -> NDArray[np.float64]:
+    """(N,) the advantage that a token weight reads: the algorithm's, or one of its own."""
+    if not isinstance(weight, Compares):
+        return credit.advantage_of_sample
+    own = replace(algorithm, advantage=weight.advantage, on_empty="skip")
+    return own.credit(batch).advantage_of_sample
 
 
 def _sentences(ratio: Ratio, batch: Batch) -> NDArray[np.int64] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from agentrl.credit.part import Checked, Number, fixed
+from agentrl.credit.part import NOTHING, Checked, Number, fixed
 from agentrl.errors import AlgorithmError
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ class EntropyTarget:
 class LikelihoodDrop:
     """`coefficient` times the fall of log p since the update began, where it fell: LLDS, from its abstract.
 
-    Only in streams whose whole likelihood fell, and only on tokens whose advantage is not negative.
+    Only in streams whose whole likelihood fell, and only on tokens whose advantage is not negative; within
+    1e-6 of zero it is zero, so that no rounding decides.
     """
 
     coefficient: Number = 0.1
@@ -165,7 +166,7 @@ class LikelihoodDrop:
             raise AlgorithmError("LikelihoodDrop reads old_logprob, advantage and spans; use policy_loss.")
         fall = old - figures.logprob
         whole = fall.new_zeros(spans.streams).index_add(0, spans.stream, fall.detach())
-        fell = (whole > ROUNDING)[spans.stream] & (advantage >= 0)
+        fell = (whole > ROUNDING)[spans.stream] & (advantage > -NOTHING)
         return fixed(self.coefficient) * fall.clamp(min=0) * fell
 
 

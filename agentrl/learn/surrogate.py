@@ -214,12 +214,13 @@ class ProbabilityClip:
     """min(r A, clip(r) A) with wider bounds for tokens that were improbable: DCPO (lime-RL/DCPO).
 
     With q before the update the bounds are (1 + sqrt(max(0, 1 - 4 low / q))) / 2 and
-    (1 + sqrt(1 + 4 high / q)) / 2, at most `cap`.
+    (1 + sqrt(1 + 4 high / q)) / 2, at most `cap`. Where A < 0 the value is not below `dual` A, as in `Clip`.
     """
 
     low: Number = 0.2
     high: Number = 0.28
     cap: Number = 10.0
+    dual: Number | None = None
 
     def situated(self, log_ratio: torch.Tensor, advantage: torch.Tensor, place: Place, /) -> torch.Tensor:
         """Return (N,)."""
@@ -227,7 +228,10 @@ class ProbabilityClip:
         low = (1 + (1 - 4 * fixed(self.low) * inverse).clamp(min=0).sqrt()) / 2
         high = ((1 + (1 + 4 * fixed(self.high) * inverse).sqrt()) / 2).clamp(max=fixed(self.cap))
         ratio = _ratio(log_ratio)
-        return (ratio * advantage).minimum(ratio.maximum(low).minimum(high) * advantage)
+        objective = (ratio * advantage).minimum(ratio.maximum(low).minimum(high) * advantage)
+        if self.dual is None:
+            return objective
+        return objective.maximum(fixed(self.dual) * advantage).where(advantage < 0, objective)
 
 
 @dataclass(frozen=True)

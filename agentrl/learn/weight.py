@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from agentrl.credit.advantage import Advantage, Relative
 from agentrl.credit.part import Number, fixed
+from agentrl.credit.pool import signs
 from agentrl.credit.sequence import number_pairs
 from agentrl.credit.tree import copied_sample, copied_turn
 from agentrl.trajectory.batch import ENTROPY, LOGPROB_BEFORE_UPDATE, SPAN
@@ -36,6 +38,16 @@ class CreditWeight(Protocol):
 
     def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:
         """Return (N,)."""
+        ...
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A credit weight that reads an advantage of its own, whatever the algorithm makes of its advantage."""
+
+    @property
+    def advantage(self) -> Advantage:
+        """What `of_credit` is given, per token."""
         ...
 
 
@@ -155,16 +167,19 @@ class ConflictTokens:
 
     A token is in conflict where members with A > 0 and with A < 0 drew the same one at the same position, and
     so they did at every position before it; the same is counted from the end. A token in both runs is
-    weighed twice. Source: winstonsmith1897/GTPO (arXiv 2508.03772). Departures: positions count the sampled
+    weighed twice. The signs are those of `advantage`, before entropy costs or cuts it, so a success that is
+    itself left out still protects what it shares. Source: winstonsmith1897/GTPO (arXiv 2508.03772), which
+    builds the mask first and shapes afterwards. Departures: positions count the sampled
     tokens of a trajectory, theirs those of one answer; their code also divides what a completion adds to the
     loss by the number of its tokens in conflict.
     """
 
     strength: Number = 2.0
+    advantage: Advantage = Relative()  # noqa: RUF009  # frozen
 
     def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:
         """Return (N,)."""
-        sign, row = np.where(keep, np.sign(advantage), 0.0), batch.trajectory_of_sample
+        sign, row = np.where(keep, signs(advantage), 0.0), batch.trajectory_of_sample
         length = np.bincount(row, minlength=batch.num_trajectories)
         from_start = np.arange(batch.num_sampled) - (np.cumsum(length) - length)[row]
         weight = np.where(sign > 0, fixed(self.strength), 0.0)
@@ -188,9 +203,13 @@ def _in_conflict(batch: Batch, place: Ids, sign: Floats) -> Bools:
 class EveryCopy:
     """A token counts once for each branch that holds it, not once in all: ARPO's soft assignment.
 
-    With a mean over tokens the loss is that of branches learnt one by one, each with its own advantage.
-    Copies of turns that a filter dropped count too. Source: dongguanting/ARPO (arXiv 2507.19849), which
-    trains on every chain by itself.
+    A shared token has the mean advantage of its copies. With a mean over tokens the loss is that of branches
+    learnt one by one wherever the surrogate is linear in the advantage: without a clip, and with one as long
+    as the token's ratio lies within the window, as it does in the first step on a batch. Outside it
+    min(r A, clip(r) A) of a mean is not the mean over copies whose advantages differ in sign: one by one such
+    a token still pays for the copies that the clip does not hold, here for their mean alone. Copies of turns
+    that a filter dropped count too. Source: dongguanting/ARPO (arXiv 2507.19849), which trains on every chain
+    by itself.
     """
 
     def of_credit(self, batch: Batch, keep: Bools, advantage: Floats, /) -> Floats:  # the slot

@@ -9,7 +9,7 @@ from agentrl.credit.part import load
 from agentrl.errors import ConfigError, did_you_mean
 from agentrl.learn.algorithm import Algorithm
 from agentrl.recipes import agents, base, credit, losses, objectives
-from agentrl.recipes.about import About
+from agentrl.recipes.about import About, complete
 from agentrl.recipes.agents import (
     ADA_GRPO,
     AEPO,
@@ -226,7 +226,8 @@ __all__ = [
     "names",
 ]
 
-ABOUT = {**base.ABOUT, **credit.ABOUT, **losses.ABOUT, **agents.ABOUT, **objectives.ABOUT}
+_TOLD = {**base.ABOUT, **credit.ABOUT, **losses.ABOUT, **agents.ABOUT, **objectives.ABOUT}
+ABOUT = {name: complete(about, globals()[name]) for name, about in _TOLD.items()}
 
 
 def names() -> tuple[str, ...]:

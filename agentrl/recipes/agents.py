@@ -135,9 +135,11 @@ ABOUT: dict[str, About] = {
     "ARPO": entry(
         "branches where the policy became less sure, each learnt with its own advantage", "2507.19849",
         "soft assignment",
-        "Shared turns are read once and weigh as many times as branches hold them. Without branches the "
-        "gradient is GRPO's. Forks look at the tokens after the reply.",
-        "read from the authors' code; equal to the branches learnt one by one on a true tree"),
+        "Shared turns are read once, with the mean advantage of the branches that hold them, and weigh as "
+        "many times: exact while ratios lie within the clip's window, outside it the clip acts on the mean. "
+        "Without branches the gradient is GRPO's. Forks look at the tokens after the reply.",
+        "read from the authors' code; equal to the branches learnt one by one on a true tree, within the "
+        "clip's window"),
     "AEPO": entry(
         "credit grows with entropy, the clip keeps its gradient", "2510.14545", "the update side",
         "The trajectory that is looked at first stays in the group. The column entropy comes with branching "

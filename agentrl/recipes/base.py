@@ -22,7 +22,7 @@ from agentrl.learn.average import FixedLength, token_mean, trajectory_mean
 from agentrl.learn.penalty import KlToReference
 from agentrl.learn.ratio import sequence_ratio, token_ratio
 from agentrl.learn.surrogate import Clip, StopClip, reinforce
-from agentrl.recipes.about import COMMON, LOOPS, PARITY, About
+from agentrl.recipes.about import LOOPS, PARITY, About
 
 GRPO = Algorithm(ratio=token_ratio, average=token_mean)
 DR_GRPO = replace(GRPO, advantage=Relative(scale=one), average=FixedLength(1024))
@@ -67,7 +67,7 @@ ABOUT = {
         title="group-relative policy optimisation",
         paper="2402.03300",
         equations="eq. 3; section 4.1.2, outcome supervision",
-        departures=COMMON + "Tokens are averaged over the batch, not per sequence; a lone member gets 0; "
+        departures="Tokens are averaged over the batch, not per sequence; "
         "the deviation is unbiased (n - 1), as in verl.",
         checked=PARITY,
     ),
@@ -75,30 +75,28 @@ ABOUT = {
         title="GRPO without the length and deviation biases",
         paper="2503.20783",
         equations="the Dr. GRPO objective",
-        departures=COMMON + "The constant length is 1024: set it to your token limit per trajectory.",
+        departures="The constant length is 1024: set it to your token limit per trajectory.",
         checked=PARITY,
     ),
     "RLOO": About(
         title="REINFORCE with a leave-one-out baseline",
         paper="2402.14740",
         equations="the RLOO estimator",
-        departures=COMMON
-        + "Tokens are averaged: the paper's sum over a sequence, up to one factor per batch.",
+        departures="Tokens are averaged: the paper's sum over a sequence, up to one factor per batch.",
         checked=PARITY,
     ),
     "REINFORCE": About(
         title="the plain policy gradient, no baseline",
         paper="Williams 1992, Machine Learning 8",
         equations="REINFORCE with baseline 0",
-        departures=COMMON + "Every turn takes the undiscounted total of its trajectory.",
+        departures="Every turn takes the undiscounted total of its trajectory.",
         checked=PARITY,
     ),
     "DAPO": About(
         title="GRPO with asymmetric clipping, mixed groups only and token averaging",
         paper="2503.14476",
         equations="sections 3.1 to 3.3",
-        departures=COMMON
-        + "Dropped groups are not replaced here (the rollout allocator can), and a batch of which "
+        departures="Dropped groups are not replaced here (the rollout allocator can), and a batch of which "
         "nothing is left is skipped and counted; no over-long penalty.",
         checked="hand-derived filter example; " + PARITY,
     ),
@@ -106,14 +104,14 @@ ABOUT = {
         title="clipped importance weights with stopped gradient",
         paper="2506.13585",
         equations="the CISPO objective",
-        departures=COMMON + "The upper bound 0.28 is our choice; the paper tunes it.",
+        departures="The upper bound 0.28 is our choice; the paper tunes it.",
         checked="gradient tests; parity with plain loops",
     ),
     "GSPO": About(
         title="one ratio per sequence",
         paper="2507.18071",
         equations="the GSPO objective in its token form",
-        departures=COMMON + "A sequence is a token stream: all sampled tokens of a trajectory, "
+        departures="A sequence is a token stream: all sampled tokens of a trajectory, "
         "unless its history was rewritten.",
         checked="gradient tests; parity with plain loops",
     ),
@@ -121,15 +119,14 @@ ABOUT = {
         title="ratio, clip and average per turn: what Algorithm() is",
         paper="2512.17008",
         equations="the turn as the action; the rest is ours",
-        departures=COMMON + "Group-relative instead of a turn-level critic; the ratio is a geometric mean.",
+        departures="Group-relative instead of a turn-level critic; the ratio is a geometric mean.",
         checked="gradient tests; parity with plain loops",
     ),
     "SIMPLE_TIR": About(
         title="GRPO without trajectories that hold a void turn",
         paper="2509.02479",
         equations="the authors' code, ltzheng/SimpleTIR",
-        departures=COMMON
-        + "Void trajectories stay in the baseline, as in the code; groups of equal rewards are "
+        departures="Void trajectories stay in the baseline, as in the code; groups of equal rewards are "
         "dropped (theirs: deviation below 1e-3). A batch of which nothing is left is skipped and counted.",
         checked="the baseline: its own code on random batches, within 2e-5; " + PARITY,
     ),
@@ -137,24 +134,23 @@ ABOUT = {
         title="episode credit plus credit among visits of the same true state",
         paper="2505.10978",
         equations="the episode and the step relative advantage",
-        departures=COMMON
-        + "Anchors are the environment's true state (privileged, in training only); episode "
+        departures="Anchors are the environment's true state (privileged, in training only); episode "
         "statistics are over trajectories, as in the paper and unlike its code; no deviation in either term; "
-        "lone members get 0; no penalty.",
+        "no penalty.",
         checked=PARITY,
     ),
     "GIGPO_OBSERVATION": About(
         title="GIGPO with anchors that the agent has seen",
         paper="2505.10978",
         equations="the episode and the step relative advantage",
-        departures=COMMON + "As GIGPO, but anchors are observation keys; error replies make no key.",
+        departures="As GIGPO, but anchors are observation keys; error replies make no key.",
         checked=PARITY,
     ),
     "GIGPO_BY_TRAJECTORY": About(
         title="GIGPO in which every trajectory weighs the same",
         paper="2505.10978",
         equations="the episode and the step relative advantage; averaged as in GRPO, arXiv 2402.03300 eq. 3",
-        departures=COMMON + "As GIGPO, averaged over trajectories and not over tokens, so that long "
+        departures="As GIGPO, averaged over trajectories and not over tokens, so that long "
         "failures do not outweigh short successes; the paper averages over steps.",
         checked=PARITY,
     ),
@@ -163,8 +159,7 @@ ABOUT = {
         paper="2505.10978",
         equations="the episode and the step relative advantage; langfengQ/verl-agent, the invalid-action "
         "penalty of .1",
-        departures=COMMON
-        + "The penalty lowers the refused turn in the step term alone, and nothing is divided "
+        departures="The penalty lowers the refused turn in the step term alone, and nothing is divided "
         "by a deviation, which would let it outweigh success where all returns are alike.",
         checked=LOOPS,
     ),

@@ -14,7 +14,6 @@ from agentrl.credit.advantage import (
     median,
     nothing,
     one,
-    turn_reward,
 )
 from agentrl.credit.critic import BiLevelGae, SiblingValue, TokenGae, TurnGae
 from agentrl.credit.gain import InformationGain
@@ -24,11 +23,14 @@ from agentrl.credit.normalise import (
     FirstTurns,
     HarderFirst,
     MedianAbsolute,
+    OneTurn,
     Total,
     VirtualMean,
     VirtualStd,
+    first_and_last_reward,
     last_reward,
     mean_itself,
+    reward_before_last,
     same_role,
     same_role_and_turn,
 )
@@ -61,7 +63,13 @@ GIGPO_SIMILAR = replace(
 HGPO = replace(GRPO, advantage=NestedHistory(PlusRow(Return(0.95), InvalidPenalty(0.1))))
 IGPO = replace(GRPO, advantage=InformationGain())
 IGPO_JOINT = replace(GRPO, advantage=InformationGain(pool="joint"))
-MT_GRPO = replace(GRPO, advantage=Relative(last_reward) + 1.0 * FirstTurns(Relative(turn_reward, same_turn)))
+MT_GRPO = replace(
+    GRPO,
+    advantage=OneTurn(
+        Relative(last_reward) + 1.0 * FirstTurns(Relative(reward_before_last, same_turn)),
+        single=Relative(first_and_last_reward),
+    ),
+)
 TURN_PPO = replace(GRPO, advantage=TurnGae(0.99, 0.9), critic=Critic(), ratio=turn_ratio, average=turn_mean)
 BI_LEVEL_GAE = replace(GRPO, advantage=BiLevelGae(), critic=Critic())
 POAD = replace(GRPO, advantage=TokenGae(1.0, 0.95, 0.95), critic=Critic())
@@ -122,7 +130,9 @@ ABOUT: dict[str, About] = {
     "MT_GRPO": entry(
         "outcome credit everywhere, turn reward at the first turn", "2505.11821",
         "SiliangZeng/Multi-Turn-RL-Agent, one split point",
-        "The split is after the first turn instead of the first result tag; the outcome is the last reward.",
+        "The split is after the first turn instead of the first result tag; the outcome is the last reward, "
+        "which is no turn's reward. A trajectory of one turn has one term, the sum of both rewards compared "
+        "in the group, as theirs without a result.",
         "read from the authors' code; " + HAND),
     "TURN_PPO": entry(
         "a critic over turns, ratio and clip per turn", "2512.17008", "turn-level GAE",
@@ -156,8 +166,9 @@ ABOUT: dict[str, About] = {
     "TREE_PO": entry(
         "outcome against the mean of every subtree on the way", "2508.17445",
         "multimodal-art-projection/TreePO core_algos.py, size weights",
-        "Segments are turns; whitened over kept turns, not tokens. A path stops early after three equal "
-        "turns in a row, theirs by repeated text.", "read from the authors' code; " + HAND),
+        "Segments are turns; whitened over kept turns, not tokens. A lone trajectory counts 0 before "
+        "whitening, theirs its raw score. A path stops early after three equal turns in a row, theirs by "
+        "repeated text.", "read from the authors' code; " + HAND),
     "SPO_TREE": entry(
         "value differences between places of a tree", "2505.23564", "AIFrameResearch/SPO, tree",
         "The value of a place is the mean over its trajectories, theirs over its children; no token mask.",
@@ -188,7 +199,8 @@ ABOUT: dict[str, About] = {
     "NGRPO": entry(
         "a group and one imagined best member", "2509.18851",
         "nangongrui-ngr/NGRPO core_algos.py",
-        "The best reward is 1. It stands in every group, as in the code.",
+        "The best reward is 1. It stands in every group of two or more, as in the code, which leaves a lone "
+        "member its raw score.",
         "figures of the authors' rule; " + HAND),
     "MC_GRPO": entry(
         "median and median absolute deviation", "2601.22582", "lotusroot-kim/MC-GRPO",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import log1p
 
 from agentrl.credit.advantage import Relative, one
 from agentrl.credit.refine import Confident
@@ -41,13 +42,15 @@ from agentrl.recipes.about import ABSTRACT, GRADIENT, HAND, About, entry
 from agentrl.recipes.base import GIGPO, GRPO, GSPO
 
 CTPO = replace(GRPO, ratio=cumulative_ratio, surrogate=LogClip(0.025, 0.05, 0.5), average=trajectory_mean)
-HOLDER_PO = replace(GRPO, ratio=HolderRatio(0.5), surrogate=LogClip(0.2, 0.2), average=trajectory_mean)
+HOLDER_PO = replace(
+    GRPO, ratio=HolderRatio(0.5), surrogate=LogClip(-log1p(-0.2), log1p(0.2)), average=trajectory_mean
+)
 MIN_PRO = replace(GRPO, ratio=least_prefix_ratio)
 FIBER_PO = replace(GRPO, ratio=BaseAndFibre(0.05, 0.2), surrogate=importance)
 SAPO = replace(GRPO, surrogate=Soft(1.0, 1.05), average=trajectory_mean)
 LUSPO = replace(GSPO, surrogate=Clip(0.2, 0.2), average=FixedLength(1))
 VESPO = replace(GRPO, surrogate=GammaWeight())
-DCPO = replace(GRPO, surrogate=ProbabilityClip(), average=trajectory_sum)
+DCPO = replace(GRPO, surrogate=ProbabilityClip(dual=3.0), average=trajectory_sum)
 ETR = replace(GRPO, surrogate=ElasticClip())
 BPO = replace(GRPO, advantage=Relative(scale=one), surrogate=TowardTarget())
 R2VPO = replace(GRPO, surrogate=RatioVariance())
@@ -84,7 +87,8 @@ ABOUT: dict[str, About] = {
         "a fork with the authors' code; " + GRADIENT),
     "HOLDER_PO": entry(
         "one ratio per stream, a power mean", "2605.12058", "YihangChen9/HolderPO core_algos.py",
-        "Power 0.5 and the window 0.2 are fixed; any number may be a schedule.",
+        "Power 0.5 and the window, ratios of 0.8 to 1.2, are fixed; any number may be a schedule. "
+        "Sequences are streams, and advantages are those of tokens.",
         "read from the authors' code; limits at power 0 and 1"),
     "MIN_PRO": entry(
         "each ratio times the least before it", "2601.22718", "minimal prefix ratio",
@@ -105,7 +109,9 @@ ABOUT: dict[str, About] = {
         "None known.", "TRL's loss on common tensors, within 2e-5; " + GRADIENT),
     "DCPO": entry(
         "bounds that widen for improbable tokens, summed over responses", "2509.02333",
-        "lime-RL/DCPO core_algos.py", "Without its smoothed advantages, which need statistics of past steps.",
+        "lime-RL/DCPO core_algos.py, clip_type dynamic",
+        "Without its smoothed advantages, which need statistics of past steps. The dual clip of its code "
+        "at its default, 3.",
         "read from the authors' code; " + GRADIENT),
     "ETR": entry(
         "a clip window that grows with the advantage", "2601.03723", "elastic trust region",
@@ -143,7 +149,8 @@ ABOUT: dict[str, About] = {
         "Empty trajectories do not count.", "hand-derived values"),
     "LLDS": entry(
         "GRPO against falling likelihoods", "2512.04220", "the displacement penalty",
-        "0.1 is a placeholder; advantages are read per token. It needs several steps per batch to act.",
+        "0.1 is a placeholder; advantages are read per token, and within 1e-6 of zero they are zero. It "
+        "needs several steps per batch to act.",
         ABSTRACT),
     "MDPO": entry(
         "no clip, a KL term to the policy before the update", "2005.09814", "mirror descent",
@@ -168,7 +175,8 @@ ABOUT: dict[str, About] = {
     "GTPO": entry(
         "what successes and failures share is not punished, unsure ones are left out", "2508.03772",
         "winstonsmith1897/GTPO gtpo_training.py",
-        "Positions count the sampled tokens of a trajectory. A group of equal rewards gives nothing; a "
+        "Positions count the sampled tokens of a trajectory. As in the code, the mask is made of the group's "
+        "advantage before entropy shapes it. A group of equal rewards gives nothing; a "
         "completion is not divided by its number of shared tokens.",
         "read from the authors' code; " + HAND),
     "GIGPO_SAPO": entry(

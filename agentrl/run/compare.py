@@ -151,6 +151,12 @@ def _only(name: str, known: list[str], option: str) -> str:
 
 
 def _paired(old: SavedRow, new: SavedRow) -> Paired:
+    for row in (old, new):
+        if not row.outcomes:
+            raise ConfigError(
+                f"{row.scenario} ({row.mode}) cannot be compared: the success of {row.policy} is unknown, "
+                'since its episodes ended without info["success"]. Let the world set it, and evaluate again.'
+            )
     try:
         return paired_difference(old.outcomes, new.outcomes)
     except ValueError as error:

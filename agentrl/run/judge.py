@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from agentrl.rollout import Assignment
 from agentrl.run.jobs import collect_on
 from agentrl.run.shard import Task
 from agentrl.run.statistics import Interval, by_task, success_interval
-from agentrl.trajectory import Invalid, Trajectory
+from agentrl.trajectory import Invalid, StopReason, Trajectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,8 @@ class Verdict:
     """What an evaluation found.
 
     Attributes:
-        outcomes: success (0 or 1) of each rollout by task; failed rollouts are not among them.
+        outcomes: success (0 or 1) of each rollout by task; failed rollouts are not among them. Empty where
+            success is unknown, see `says_success`.
         trajectories: all valid ones; `invalid`: rollouts that failed, counted apart.
     """
 
@@ -40,18 +42,31 @@ class Verdict:
 
     @property
     def success(self) -> Interval:
-        """Success over tasks with a 95 % interval."""
-        return success_interval(self.outcomes)
+        """Success over tasks with a 95 % interval; of NaN where it is unknown."""
+        return self._success_of(self.trajectories)
+
+    @property
+    def unjudged(self) -> int:
+        """Trajectories whose world did not say whether they succeeded."""
+        return sum(item.success is None for item in self.trajectories)
+
+    @property
+    def unknown(self) -> bool:
+        """Whether nobody can say how many trajectories succeeded."""
+        return bool(self.trajectories) and not self.outcomes
 
     def by_type(self) -> dict[str, dict[str, object]]:
         """Success by task type."""
-        kinds = sorted({item.task_type or "all" for item in self.trajectories})
-        return {
-            kind: interval_row(
-                verdict_of([t for t in self.trajectories if (t.task_type or "all") == kind]).success
-            )
-            for kind in kinds
-        }
+        found: dict[str, list[Trajectory]] = {}
+        for item in self.trajectories:
+            found.setdefault(item.task_type or "all", []).append(item)
+        return {kind: interval_row(self._success_of(found[kind])) for kind in sorted(found)}
+
+    def _success_of(self, trajectories: Sequence[Trajectory]) -> Interval:
+        if self.unknown:
+            tasks = len({item.task for item in trajectories})
+            return Interval(math.nan, math.nan, math.nan, tasks, len(trajectories))
+        return success_interval(_outcomes(trajectories))
 
     def stops(self) -> dict[str, int]:
         """Counts of stop reasons, failed rollouts included."""
@@ -64,10 +79,11 @@ class Verdict:
         return sorted({item.sandbox_tier for item in self.trajectories} - {""})
 
     def figures(self) -> dict[str, float]:
-        """Means over trajectories: turns, invalid actions, tokens."""
+        """Means over trajectories: reward, turns, invalid actions, tokens."""
         turns = [turn for item in self.trajectories for turn in item.turns]
         count = max(len(turns), 1)
         return {
+            "reward": sum(item.reward for item in self.trajectories) / max(len(self.trajectories), 1),
             "turns": len(turns) / max(len(self.trajectories), 1),
             "invalid_share": sum(not turn.valid for turn in turns) / count,
             "tokens": sum(len(turn.tokens) for turn in turns if turn.tokens is not None)
@@ -80,8 +96,23 @@ def verdict_of(results: Sequence[Trajectory | Invalid]) -> Verdict:
     """Sort rollouts into a verdict."""
     valid = tuple(item for item in results if isinstance(item, Trajectory))
     failed = tuple(item for item in results if isinstance(item, Invalid))
-    outcomes = by_task((item.task for item in valid), (float(bool(item.success)) for item in valid))
-    return Verdict(outcomes, valid, failed)
+    return Verdict(_outcomes(valid) if says_success(valid) else {}, valid, failed)
+
+
+def says_success(trajectories: Sequence[Trajectory]) -> bool:
+    """Return whether the world says which trajectories succeed.
+
+    It does not where episodes end without `info["success"]` and none is called a success, nor one that the
+    world itself ended a failure. A world that names only its successes is taken at its word after the first.
+    """
+    return any(
+        item.success or (item.success is False and item.stop is StopReason.TERMINATED)
+        for item in trajectories
+    ) or all(item.success is not None for item in trajectories)
+
+
+def _outcomes(trajectories: Sequence[Trajectory]) -> dict[str, list[float]]:
+    return by_task((item.task for item in trajectories), (float(bool(item.success)) for item in trajectories))
 
 
 def judge(
@@ -120,11 +151,14 @@ def assignments_of(
 
 
 def interval_row(interval: Interval) -> dict[str, object]:
-    """An interval as plain data."""
+    """An interval as plain data, None where it is unknown."""
+    mean, low, high = (
+        None if math.isnan(bound) else bound for bound in (interval.mean, interval.low, interval.high)
+    )
     return {
-        "mean": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
+        "mean": mean,
+        "low": low,
+        "high": high,
         "tasks": interval.n_tasks,
         "rollouts": interval.n_rollouts,
     }

@@ -56,7 +56,9 @@ class Row:
         return {k: value for k, value in found.items() if value is not None}
 
     def worst_case(self) -> Interval:
-        """Success where every failed rollout counts as a failure of the agent."""
+        """Success where every failed rollout counts as a failure of the agent; of NaN where it is unknown."""
+        if self.verdict.unknown:
+            return self.success
         outcomes = {task: list(values) for task, values in self.verdict.outcomes.items()}
         for item in self.verdict.invalid:
             outcomes.setdefault(item.task, []).append(0.0)
@@ -77,6 +79,7 @@ class Row:
             "spoofed": sum(turn.spoofed for turn in turns),
             "rewritten": sum(turn.fresh for turn in turns),
             "tool_calls": sum(len(turn.tool_calls) for turn in turns),
+            "unjudged": self.verdict.unjudged,
         }
 
     def usage(self) -> dict[str, float | None]:
@@ -131,7 +134,8 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         """The row as text, one cell for each of `COLUMNS`."""
-        counts, figures, success = self.counts(), self.verdict.figures(), self.success
+        counts, verdict = self.counts(), self.verdict
+        figures, success = verdict.figures(), verdict.success
         rollouts = f" x {self.scenario.rollouts}" if self.scenario.rollouts > 1 else ""
         passes = " ".join(f"@{k} {value:.1%}" for k, value in self.pass_at.items() if k > 1)
         return (
@@ -139,7 +143,7 @@ class Row:
             self.policy,
             self.mode,
             f"{success.n_tasks}{rollouts}",
-            f"{success.mean:.1%} [{success.low:.1%}, {success.high:.1%}]",
+            "-" if verdict.unknown else f"{success.mean:.1%} [{success.low:.1%}, {success.high:.1%}]",
             passes or "-",
             f"{figures['turns']:.1f}",
             f"{figures['tokens']:.0f}" if figures["tokens"] else "-",
@@ -180,7 +184,8 @@ class Evaluation:
         failing: list[Row] = []
         for row in self.rows:
             least = row.scenario.threshold if bound is None else bound
-            if least is not None and row.success.low < least and (not policies or row.policy in policies):
+            below = least is not None and (row.verdict.unknown or row.success.low < least)
+            if below and (not policies or row.policy in policies):
                 failing.append(row)
         return failing
 
@@ -198,7 +203,20 @@ class Evaluation:
         table = [COLUMNS, *(row.cells() for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
-        return "\n".join(lines)
+        return "\n".join((*lines, *self.notes()))
+
+    def notes(self) -> list[str]:
+        """Return a sentence for each row whose success nobody knows."""
+        return [f"{row.title}: {unknown_success(row.verdict)}" for row in self.rows if row.verdict.unknown]
+
+
+def unknown_success(verdict: Verdict) -> str:
+    """Return why the success of a verdict is unknown, what is known, and the repair."""
+    return (
+        f'{verdict.unjudged} of {len(verdict.trajectories)} episodes ended without info["success"] and none '
+        f"with it, so success is unknown; the mean reward is {verdict.figures()['reward']:.3g}. Let the step "
+        'that ends an episode set info["success"] to True or False; a tool calls self.finish().'
+    )
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

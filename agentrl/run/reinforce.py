@@ -222,7 +222,7 @@ def report(
         "seconds": bench.seconds,
         "cpu_seconds": bench.state.cpu_seconds["rl"],
         "sampled_tokens": bench.state.sampled_tokens,
-        "success": float((batch.success == 1).mean()) if batch.num_trajectories else 0.0,
+        "success": success_share(batch),
         "reward": float(batch.episode_reward.mean()) if batch.num_trajectories else 0.0,
         "turns": batch.num_turns / max(batch.num_trajectories, 1),
         "tokens_per_second": batch.num_tokens / figures["step_seconds"],
@@ -244,6 +244,14 @@ def report(
     }
     bench.directory.add_metrics(row)
     bench.progress.update("rl", step, bench.settings.rl.steps, row)
+
+
+def success_share(batch: Batch) -> float | None:
+    """Return the share of successes, None where the world does not say: `agentrl.run.judge.says_success`."""
+    said = (batch.success == 1) | ((batch.success == 0) & ~batch.truncated)
+    if (batch.success < 0).any() and not said.any():
+        return None
+    return float((batch.success == 1).mean()) if batch.num_trajectories else 0.0
 
 
 def _anchors(batch: Batch) -> dict[str, float]:
@@ -288,7 +296,7 @@ def _distances(batch: Batch, credit: Credit) -> dict[str, float]:
 
 def _evaluate(bench: Bench, step: int) -> None:
     verdict = evaluate_curve(bench, "rl", step, _weights(bench))
-    if verdict is None:
+    if verdict is None or verdict.unknown:
         return
     mean = verdict.success.mean
     if bench.state.best is None or mean > bench.state.best[0]:

@@ -265,12 +265,18 @@ def protocol_of(environment: EnvironmentSettings, env: AnyEnv, renderer: Rendere
         renderer: of the model that plays; for "native" its chat template says how calls are written.
 
     Raises:
-        ConfigError: there is no protocol of that name.
+        ConfigError: there is no protocol of that name, or the environment reads no turn that it writes.
         TemplateError: the model has no calls of its own that can be read.
     """
     name = environment.protocol
     if name == "auto":
         return default_protocol(env)
+    protocol = _named(name, renderer)
+    _check_read(environment, env, protocol)
+    return protocol
+
+
+def _named(name: str, renderer: Renderer | None) -> Protocol:
     if name == "native" and renderer is not None:
         return native_protocol(renderer)
     if name not in PROTOCOLS:
@@ -279,6 +285,25 @@ def protocol_of(environment: EnvironmentSettings, env: AnyEnv, renderer: Rendere
             + did_you_mean(name, ("auto", *PROTOCOLS))
         )
     return PROTOCOLS[name]()
+
+
+def _check_read(environment: EnvironmentSettings, env: AnyEnv, protocol: Protocol) -> None:
+    """Raise `ConfigError` where every turn would be refused: calls to a text world, plain text to tools."""
+    own, plain = default_protocol(env), isinstance(protocol, PlainText)
+    if isinstance(own, PlainText) == plain:
+        return
+    given = f"environment.protocol is {environment.protocol!r}"
+    if plain:
+        raise ConfigError(
+            f"{given}, and {environment.id} reads calls of its tools, never plain text: every turn would be "
+            f"refused. Choose auto, {', '.join(name for name in PROTOCOLS if name != 'plain')}."
+        )
+    # A world that defines `step` around the inherited one has tools and may read any call.
+    if isinstance(env, TextEnv) and not env.toolbox.tools:
+        raise ConfigError(
+            f"{given}, and {environment.id} reads plain text and has no tools: every turn would be refused. "
+            "Choose auto or plain; a world whose own step reads calls says so in default_protocol()."
+        )
 
 
 def terms_of(environment: EnvironmentSettings, env: AnyEnv) -> dict[str, Terms]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from agentrl.run.judge import Verdict
     from agentrl.run.progress import Progress
     from agentrl.run.torchrun import Ranks
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,12 @@ def preflight(bench: Bench) -> None:
             f"has {prompt} tokens, and a stream holds {bench.settings.model.context} (model.context). Raise "
             "it, or lower limits.observation_tokens."
         )
+    if first.success is None:
+        _logger.warning(
+            'The preflight episode of %s ended without info["success"], so the success of this run may be '
+            "unknown. Let the step that ends an episode set it to True or False; a tool calls self.finish().",
+            first.environment,
+        )
     if bench.settings.rl.steps:
         check_plan(bench, bench.algorithm.at(0.0).plan)
     components = bench.crew.reward_names if bench.settings.rl.steps else None
@@ -252,6 +261,7 @@ def summarize(bench: Bench, verdicts: dict[str, Verdict]) -> dict[str, object]:
         summary[names[stage]] = {
             "success": row["mean"],
             "ci": [row["low"], row["high"]],
+            "unjudged": verdict.unjudged,
             **row,
             **verdict.figures(),
         }
@@ -259,7 +269,7 @@ def summarize(bench: Bench, verdicts: dict[str, Verdict]) -> dict[str, object]:
     summary["stop_reasons"] = {names[stage]: verdict.stops() for stage, verdict in verdicts.items()}
     summary["sandbox_tiers"] = sorted({tier for verdict in verdicts.values() for tier in verdict.tiers()})
     for name, other in (("lift", "warm_start"), ("lift_over_control", "control")):
-        if other in verdicts and "rl" in verdicts:
+        if other in verdicts and "rl" in verdicts and not (verdicts[other].unknown or verdicts["rl"].unknown):
             summary[name] = _paired(verdicts[other], verdicts["rl"])
     return {
         **summary,

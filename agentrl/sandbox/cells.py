@@ -13,6 +13,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import json
+import mmap
 import os
 import random
 import select
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 FORK_ATTEMPTS = 100
 PATIENCE = 60.0
+ROOM = 4 << 20  # bytes of address space that a cell must leave to the next one
+RESERVE = 1 << 20  # and that are kept from it, to say that it had too little
+_LACKING = json.dumps({"lacking": True}).encode()
+_mapped = mmap.mmap
 
 
 class Cell(TypedDict):
@@ -133,10 +138,11 @@ class _State:
             script.reseed(cell["seed"])
         own = os.getpid()
         self._tell({"begun": True})
-        code = script.run_source(cell["code"], f"cell {cell['number']}", self.main, echo=True)
-        script.flush()
+        code, lacking = self._run(cell)
         if os.getpid() != own:  # a child of the cell that fell out of it: only the cell itself goes on
             os._exit(code)
+        if lacking or not _has_room():
+            self._end_for_want_of_memory()
         self.files = None
         null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
         _redirect(null)
@@ -144,6 +150,28 @@ class _State:
             while True:
                 time.sleep(PATIENCE)  # until everything but the states is ended
         self._tell({"end": code})
+
+    def _run(self, cell: Cell) -> script.Ended:
+        """Run the program's code, so that where it takes all memory there is enough to go on from here."""
+        try:
+            reserve = _mapped(-1, RESERVE)
+        except OSError:
+            return script.Ended(1, lacking=True)
+        try:
+            ended = script.run_source(cell["code"], f"cell {cell['number']}", self.main, echo=True)
+        except MemoryError:  # while the first one was told
+            ended = script.Ended(1, lacking=True)
+        reserve.close()
+        if not ended.lacking:  # or it would show more than one that is killed
+            script.flush()
+        return ended
+
+    def _end_for_want_of_memory(self) -> NoReturn:
+        """Be no state: the one before goes on, as after a cell that is killed."""
+        with contextlib.suppress(OSError):
+            self.channel.send(_LACKING)
+        while True:
+            time.sleep(PATIENCE)
 
     def _tell(self, message: dict[str, object]) -> None:
         with contextlib.suppress(OSError):
@@ -164,6 +192,15 @@ def _forked() -> int:
             return child
         time.sleep(0.01)
     return -1
+
+
+def _has_room() -> bool:
+    """Say whether another cell has the memory to begin."""
+    try:
+        _mapped(-1, ROOM).close()
+    except OSError:
+        return False
+    return True
 
 
 def _redirect(streams: list[int]) -> None:

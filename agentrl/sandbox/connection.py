@@ -169,7 +169,7 @@ def result_of(said: dict[str, object], streams: Streams, wall: float, tier: Tier
     out, err = streams.texts()
     code, layers = said.get("returncode"), said.get("layers")
     used = Used(wall, int(str(said.get("peak_memory", 0))), streams.written())
-    status = _status(str(said.get("status", "infra_error")), err, streams, used)
+    status = _status(said, err, streams, used)
     number = int(str(said.get("signal", 0)))
     return ExecutionResult(
         status=status,
@@ -188,12 +188,13 @@ def result_of(said: dict[str, object], streams: Streams, wall: float, tier: Tier
     )
 
 
-def _status(said: str, err: str, streams: Streams, used: Used) -> Status:
-    if streams.flooded and said in {"killed", "ok", "error"}:
+def _status(said: dict[str, object], err: str, streams: Streams, used: Used) -> Status:
+    status = str(said.get("status", "infra_error"))
+    if streams.flooded and status in {"killed", "ok", "error"}:
         return Status.OUTPUT_LIMIT
     last = err.rstrip().rsplit("\n", 1)[-1]
-    if said != "error":
-        return Status(said)
+    if status != "error" or "state" in said:  # whether a cell ran out of memory is known
+        return Status(status)
     # Other interpreters that a program starts say no more than their error.
     much = last.startswith("MemoryError") and 2 * used.peak_memory > streams.limits.memory
     return Status.MEMORY if much or last == OUT_OF_MEMORY else Status.ERROR

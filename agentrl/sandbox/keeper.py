@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _PASS_CREDENTIALS, _CREDENTIALS = 16, 2
 PATIENCE = 30.0
 ATTEMPTS = 20
+BEGINNING = 10.0  # seconds within which a state begins a cell, or never does
 
 
 class Order(TypedDict):
@@ -99,12 +101,17 @@ STUCK = "no cell begins any more, by what the program did before"
 
 
 class Keeper:
-    """Keeps the states of one session; between cells all of them are frozen."""
+    """Keeps the states of one session; between cells all of them are frozen.
+
+    Attributes:
+        own_memory: bytes that the jail held before the first cell, which are not the program's.
+    """
 
     def __init__(self, jail: Jail, host: socket.socket, layers: list[str]) -> None:
         self.jail = jail
         self.host = host
         self._layers = layers
+        self.own_memory = 0
         self.states: dict[int, State] = {}
         self._next = 0
 
@@ -114,6 +121,7 @@ class Keeper:
         if said is None or not self._adopt(first, said.pid):
             return {"status": "infra_error", "message": self._why_not()}
         self._freeze()
+        self.own_memory = tree.memory(tree.below(self.jail.root)[0], sys.maxsize)
         self.host.send(json.dumps({"state": 0, "layers": self._layers}).encode())
         while True:
             data, fds, _, _ = socket.recv_fds(self.host, 1 << 16, 4)
@@ -246,7 +254,11 @@ class _Run:
         self._own = own
         self._cell = before.started
         self._order = order
-        self._deadline = time.monotonic() + order["wall_seconds"]
+        self._allowed: tree.Allowance = {
+            "memory": order["memory"] + keeper.own_memory,
+            "processes": order["processes"],
+        }
+        self._deadline = time.monotonic() + BEGINNING
         self._others = set(tree.below(keeper.jail.root)[0])
         self._poll = select.poll()
         for item in (own, before.channel, self._host, self._jail.orders):
@@ -263,7 +275,7 @@ class _Run:
             ready = dict(self._poll.poll(max(0.0, min(left, TICK)) * 1000))
             why = self._measured()
             end = self._heard(ready)
-            if end is not None:
+            if end is not None and (why != "memory" or self.stuck):
                 return end
             if self._host.fileno() in ready:
                 why = self._called() or why
@@ -271,8 +283,15 @@ class _Run:
                 raise Lost("the program ended its session")
             if not self._channels:
                 why = "killed"
-            if why or left <= 0:
+            if why or self._is_late():
                 return stopped(why or "timeout", self._order["processes"]), None
+
+    def _is_late(self) -> bool:
+        """Say whether the time is up; a cell that has not even begun then never will."""
+        if time.monotonic() < self._deadline:
+            return False
+        self.stuck = self.stuck or not self._has_begun()
+        return time.monotonic() >= self._deadline
 
     def _heard(self, ready: dict[int, int]) -> tuple[dict[str, object], Said | None] | None:
         for number in ready.keys() & self._channels.keys():
@@ -282,7 +301,9 @@ class _Run:
                 self._poll.unregister(number)
                 del self._channels[number]
             elif channel is self._own and "begun" in said.message:
-                self._begun = True
+                self._begin()
+            elif channel is self._own and "lacking" in said.message:
+                return stopped("memory", self._order["processes"]), None
             elif channel is self._own:
                 return exited(_number(said.message.get("end")) & 255), said
             elif said.message.get("cell") == self._cell:
@@ -297,8 +318,15 @@ class _Run:
         own = self._own.fileno()
         if not self._begun and own in self._channels and own in dict(self._poll.poll(0)):
             said = heard(self._own)
-            self._begun = said is not None and "begun" in said.message
+            if said is not None and "begun" in said.message:
+                self._begin()
         return self._begun
+
+    def _begin(self) -> None:
+        """Let the cell's clock run."""
+        if not self._begun:
+            self._begun = True
+            self._deadline = time.monotonic() + self._order["wall_seconds"]
 
     def _called(self) -> str:
         if not self._host.recv(16):
@@ -307,10 +335,10 @@ class _Run:
 
     def _measured(self) -> str:
         pids, threads = tree.below(self._jail.root, self._order["processes"] + len(self._others))
-        used = tree.memory(pids, self._order["memory"])
+        used = tree.memory(pids, self._allowed["memory"])
         self.peak = max(self.peak, used)
         self.cpu = max(self.cpu, tree.cpu_seconds([pid for pid in pids if pid not in self._others]))
-        return tree.excess(used, threads - len(self._others), self._order)
+        return tree.excess(used, threads - len(self._others), self._allowed)
 
 
 def listen(channel: socket.socket) -> None:

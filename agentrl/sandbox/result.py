@@ -46,8 +46,9 @@ class Limits:
     """What one execution may use.
 
     Attributes:
-        wall_seconds: the whole execution, whatever its processes do.
-        memory: bytes of all processes together; watched every 20 ms.
+        wall_seconds: the whole execution, whatever its processes do; a cell's from when it has begun.
+        memory: bytes of all processes together; watched every 20 ms. Of a session, beyond what its jail
+            held before the first cell.
         disk: bytes of the work folder, and the largest file.
         processes: processes and threads together.
         kept_output: bytes kept of standard output and of standard error each; the rest is counted.

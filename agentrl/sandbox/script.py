@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 import types
-from typing import NoReturn, TextIO
+from typing import NamedTuple, NoReturn, TextIO
 
 from agentrl.sandbox.verdict import OUT_OF_MEMORY
 
@@ -25,6 +25,13 @@ _STREAMS: list[TextIO] = []
 _opened, _written = open, os.write
 _MOST_CODE = 1 << 63  # what the interpreter cannot read as a number of C counts as -1
 _RAISE = opcode.opmap["RAISE_VARARGS"]
+
+
+class Ended(NamedTuple):
+    """How source text ended: its exit code, and whether for want of memory that it did not expect."""
+
+    code: int
+    lacking: bool = False
 
 
 def new_main() -> types.ModuleType:
@@ -74,15 +81,15 @@ def run_script(source: str, setup: str, seed: int) -> NoReturn:
     if setup:
         run_source(setup, "setup", main, echo=False)
     reseed(seed)
-    code = run_source(source, "main.py", main, echo=False)
+    code = run_source(source, "main.py", main, echo=False).code
     for finish in (_join_threads, atexit._run_exitfuncs, flush):
         with contextlib.suppress(BaseException):
             finish()
     os._exit(code)
 
 
-def run_source(source: str, name: str, main: types.ModuleType, *, echo: bool) -> int:
-    """Run source text in a module and return its exit code; errors are printed as the interpreter does.
+def run_source(source: str, name: str, main: types.ModuleType, *, echo: bool) -> Ended:
+    """Run source text in a module; errors are printed as the interpreter does.
 
     Args:
         source: Python.
@@ -99,11 +106,11 @@ def run_source(source: str, name: str, main: types.ModuleType, *, echo: bool) ->
         finally:
             mend()
     except SystemExit as stop:
-        return _exit_code(stop)
+        return Ended(_exit_code(stop))
     except BaseException as error:
         _complain(_told(error, name))
-        return 1
-    return 0
+        return Ended(1, lacking=_ran_out(error))
+    return Ended(0)
 
 
 def _told(error: BaseException, name: str) -> str:

@@ -136,9 +136,10 @@ class Snapshot:
 class JailSession:
     """A Python session in a jail of ours. Threads may share it; its cells run one after the other.
 
-    A cell that is stopped leaves the variables as they were before; files keep what it wrote. Where the
-    program has ended the process that holds them, or keeps cells from beginning, the session's next result
-    says so (`state_lost`), and the cell after it begins with none.
+    A cell that is stopped leaves the variables as they were before, and so does one that ran out of memory,
+    wrote too much, or leaves no memory to the next; files keep what it wrote. Where the program has ended the
+    process that holds them, or keeps cells from beginning, the session's next result says so (`state_lost`),
+    and the cell after it begins with none.
     """
 
     def __init__(
@@ -282,10 +283,12 @@ class JailSession:
             said = self._asked(jail, code, limits, streams, stdin)
         except OSError as error:
             said = {"status": "infra_error", "message": f"the session failed: {error}"}
-        if said.get("state") == self._state:
-            jail.files_of = None if self._state in jail.saved else self._state
+        state = int(str(said.get("state", self._state)))
+        if state != self._state and not streams.flooded:
+            self._advance(jail, state)
         elif "state" in said:
-            self._advance(jail, int(str(said["state"])))
+            jail.files_of = None if self._state in jail.saved else self._state
+            jail.dropped += [state] if state != self._state else []
         jail.note(said)
         return said
 

@@ -29,7 +29,7 @@ from agentrl.testing.probe import (
     key_of,
 )
 from agentrl.testing.report import CheckReport, Finding, run_checks
-from agentrl.testing.results import wrong_numbers, wrong_types
+from agentrl.testing.results import without_success, wrong_numbers, wrong_types
 from agentrl.world.asynchronous import AsyncTextEnv
 from agentrl.world.env import TextEnv
 from agentrl.world.registry import make
@@ -81,7 +81,7 @@ def check_env(
     ...             float(opened),
     ...             opened,
     ...             False,
-    ...             {"valid": opened},
+    ...             {"valid": opened, "success": opened},
     ...         )
     >>> print(check_env(Door, actions=["look", "open door"]))
     <class 'Door'>: passed (12 checks)
@@ -203,6 +203,7 @@ class _EnvironmentChecks:
 
     def types(self) -> Iterator[Finding]:
         """Observations are texts, rewards finite numbers, flags booleans, and reserved info has its type."""
+        unsaid: list[Finding] = []
         for where in self.tasks:
             env = self.probe.make()
             observation, info = env.reset(
@@ -214,7 +215,9 @@ class _EnvironmentChecks:
                 yield from wrong_types(f"step {turn}", step[0], step[4])
                 yield from wrong_numbers(env, turn, step[1], step[2], step[3])
                 if step[2] or step[3]:
+                    unsaid += without_success(_address(where), step[4]) if step[2] else ()
                     break
+        yield from unsaid[:1]
 
     def order(self) -> Iterator[Finding]:
         """`step` before `reset` and after the end raises `EnvironmentUsageError`."""

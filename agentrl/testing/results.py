@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from typing import TYPE_CHECKING, Final
 
@@ -45,6 +46,18 @@ def wrong_types(where: str, observation: object, info: object) -> Iterator[Findi
         values = info.get(name, {})
         if not isinstance(values, dict) or not all(_finite(value) for value in values.values()):
             yield Finding("error", "types", f"{where}: info[{name!r}] must map names to finite numbers")
+
+
+def without_success(where: str, info: Mapping[str, object]) -> Iterator[Finding]:
+    """What is wrong where an episode ends and nobody says whether it was a success; `where` says of which."""
+    if "success" in info:
+        return
+    said = f"{where} ended without info['success'], so success is unknown in eval and train"
+    near = difflib.get_close_matches("success", info, n=1, cutoff=0.75)
+    if near:
+        yield Finding("warning", "types", f"{said}; info has {near[0]!r}, which nobody reads")
+    else:
+        yield Finding("note", "types", f"{said}; set it to True or False where the episode ends")
 
 
 def wrong_numbers(

@@ -56,10 +56,14 @@ def rescan() -> None:
 def one_named(group: str, name: str) -> EntryPoint | None:
     """Return the entry point of this name, or None.
 
+    A name such as "mine/Guess-v0" belongs to the distribution "mine", whoever else offers it.
+
     Raises:
         RegistryError: several distributions offer the name with different values.
     """
     found = [item for item in discovered(group) if item.name == name]
+    owner = name.partition("/")[0]
+    found = [item for item in found if "/" in name and item.distribution == owner] or found
     if len({item.value for item in found}) > 1:
         sources = " and ".join(f"{item.value} ({item.distribution})" for item in found)
         raise RegistryError(f"{name!r} is offered by {sources}. Uninstall one of them.")
@@ -78,6 +82,10 @@ def load_attribute(path: str, what: str) -> object:
         MissingExtraError: the module itself asks for an extra.
     """
     module_name, _, attribute = path.partition(":")
+    if not attribute:
+        raise RegistryError(
+            f"{what} cannot be loaded: its entry point {path!r} names a module alone; write 'module:Class'."
+        )
     try:
         found: object = importlib.import_module(module_name)
     except MissingExtraError:

@@ -49,6 +49,7 @@ within <tool_call></tool_call> XML tags:
 </tool_call>"""
 _OPEN: Final = "<tool_call>"
 _CLOSE: Final = "</tool_call>"
+_PYTHON: Final = frozenset({"", "py", "py3", "python3"})
 _BRACE: Final = re.compile(r"\\[{}]|[{}]")
 
 
@@ -174,7 +175,8 @@ def _read_call(text: str, start: int) -> Call | str:
 class Fenced(Protocol):
     r"""A fenced block calls the tool that its first line names; without a block, `\boxed{...}` is the answer.
 
-    For a world with a tool `python` this is SimpleTIR's form: "```py" and a bare fence hold Python too.
+    For a world with a tool `python` this is SimpleTIR's form: "```py", "```python3" and a bare fence hold
+    Python too. Small and capital letters are one.
 
     Attributes:
         names: tools that a fence may call; `for_tools` fills in a world's.
@@ -245,8 +247,10 @@ class Fenced(Protocol):
 
     def _tool_of(self, language: str) -> str | None:
         """Return the tool that a fence calls; SimpleTIR runs "```py" and a bare fence as Python, too."""
-        name = "python" if language in {"py", ""} else language
-        return name if name in self.names else None
+        if language in self.names:
+            return language
+        name = "python" if language.lower() in _PYTHON else language.lower()
+        return next((known for known in self.names if known.lower() == name), None)
 
     def _scan(self, text: str) -> tuple[Call, ...] | str:
         calls: list[Call] = []

@@ -101,7 +101,7 @@ class Tags(Protocol):
         names: tags that are read as calls; empty reads every tag, `for_tools` fills in a world's tools.
         observation: the tag around observations; writing it is a forgery.
         action: the tag whose content a plain-text world receives.
-        max_calls: more calls in one turn are an error.
+        max_calls: more calls in one turn, the answer not counted, are an error.
 
     >>> Tags().parse("<think>x</think><search>tea</search>").calls[0].written
     'tea'
@@ -146,22 +146,27 @@ class Tags(Protocol):
             return Parsed(text.strip(), error=found, spoofed=forged is not None)
         calls, answer = _until_answer(found)
         action = next((call.written.strip() for call in calls if call.name == self.action), text.strip())
-        error = None if calls or answer is not None else self._nothing(text, forged)
+        error = None if calls or answer is not None else self._nothing(text, thoughts.visible, forged)
         return Parsed(action, calls, answer, error, forged is not None, spans_of(found, thoughts.spans))
 
-    def _nothing(self, text: str, forged: str | None) -> str:
+    def _nothing(self, text: str, visible: str, forged: str | None) -> str:
         if forged is not None:
             return forgery(forged)
         written = " or ".join(f"<{name}>...</{name}>" for name in self.names) or "<tool>...</tool>"
         if not text.strip():
             return f"The turn was empty. Write {written}."
-        almost = next((match for match in _ALMOST.finditer(text) if self._knows(match[1].lower())), None)
-        hint = f" {almost[0]} is not <{almost[1].lower()}>." if almost else ""
-        return f"No tag was found.{hint} Write {written}."
+        almost = next((match for match in _ALMOST.finditer(visible) if self._knows(match[1].lower())), None)
+        if almost:
+            return f"No tag was found. {almost[0]} is not <{almost[1].lower()}>. Write {written}."
+        thought = next((match for match in _OPENING.finditer(text) if self._knows(match[1])), None)
+        hint = f" {thought[0]} stands inside <think>, where nothing is read." if thought else ""
+        after = " after </think>" if thought else ""
+        return f"No tag was found.{hint} Write {written}{after}."
 
     def _scan(self, text: str) -> list[Call] | str:
         found: list[Call] = []
-        position = 0
+        answers: set[str] = set()
+        position = calls = 0
         while match := _OPENING.search(text, position):
             name, position = match[1], match.end()
             if not self._reads(name):
@@ -174,9 +179,11 @@ class Tags(Protocol):
                 return f"<{inner}> stands inside <{name}>. Close <{name}> first; tags cannot be nested."
             position = end + len(name) + 3
             found.append(Call(name, written, start=match.start(), end=position))
-            if len(found) > self.max_calls + 1:
+            if name == "answer":
+                answers.add(written.strip())
+            elif (calls := calls + 1) > self.max_calls:
                 return f"The turn holds more than {self.max_calls} tags. Write fewer."
-        if sum(call.name == "answer" for call in found) > 1:
+        if len(answers) > 1:
             return "The turn gives more than one <answer>. Give exactly one."
         return found
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvCreator
 
 __all__ = [
-    "AnyEnv", "EnvSpec", "list_envs", "list_tools", "load_tool", "load_toolset", "make", "make_any",
-    "mirror_to_gymnasium", "register", "rescan", "spec",
+    "AnyEnv", "EnvSpec", "clashes", "list_envs", "list_tools", "load_tool", "load_toolset", "make",
+    "make_any", "mirror_to_gymnasium", "register", "rescan", "spec",
 ]  # fmt: skip
 
 AnyEnv: TypeAlias = TextEnv | AsyncTextEnv
@@ -253,6 +253,21 @@ def list_envs(*, tag: str | None = None) -> tuple[str, ...]:
     found = {item.name: _spec_of(item) for item in discovered(ENVIRONMENTS) if _ID.match(item.name)}
     found.update(_SPECS)
     return tuple(sorted(name for name, item in found.items() if tag is None or tag in item.tags))
+
+
+def clashes() -> list[tuple[EnvSpec, str]]:
+    """Return what packages offer under an id that means something else, or nothing, with why."""
+    found: list[tuple[EnvSpec, str]] = []
+    for item in discovered(ENVIRONMENTS):
+        if _ID.match(item.name) and item.name not in _SPECS:
+            try:
+                chosen = one_named(ENVIRONMENTS, item.name)
+            except RegistryError as error:
+                found.append((_spec_of(item), str(error)))
+                continue
+            if chosen is not None and chosen.value != item.value:
+                found.append((_spec_of(item), f"the id belongs to {chosen.distribution!r}"))
+    return found
 
 
 def list_tools() -> tuple[str, ...]:

@@ -196,6 +196,12 @@ def test_a_line_that_ends_in_a_backslash_goes_on(capsys: Out, monkeypatch: pytes
     assert "Nothing happens." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", ["--seed", "--index"])
+def test_a_number_below_zero_is_no_defect_of_the_world(option: str, capsys: Out) -> None:
+    assert run(["envs", "play", "agentrl/Household-v0", option, "-5"]) == BAD_INPUT
+    assert capsys.readouterr().err == f"error: {option} is a whole number from 0 on; got -5.\n"
+
+
 class Boom(agentrl.TextEnv):
     """A world with a defect."""
 

@@ -123,8 +123,19 @@ def test_malformed_tags_are_repaired_by_a_sentence(text: str, error: str) -> Non
 
 
 def test_an_answer_in_reasoning_is_none() -> None:
-    parsed = Tags().parse("<think><answer>1</answer></think>")
-    assert (parsed.answer, parsed.error is None) == (None, False)
+    parsed = Tags(names=("search",)).parse("<think><answer>1</answer></think>")
+    assert parsed.answer is None
+    assert parsed.error == (
+        "No tag was found. <answer> stands inside <think>, where nothing is read. "
+        "Write <search>...</search> after </think>."
+    )
+    almost = Tags(names=("search",)).parse("<think><search>a</search></think><Answer>1</Answer>")
+    assert almost.error == "No tag was found. <Answer> is not <answer>. Write <search>...</search>."
+
+
+def test_an_answer_said_twice_is_one() -> None:
+    parsed = Tags().parse("<answer>1</answer> So it is <answer> 1 </answer>")
+    assert (parsed.answer, parsed.error) == ("1", None)
 
 
 def test_calls_after_the_answer_are_ignored() -> None:
@@ -150,6 +161,13 @@ def test_an_action_tag_is_what_a_text_world_receives() -> None:
 def test_too_many_tags_are_one_error() -> None:
     parsed = Tags().parse("<search>a</search>" * 50_000)
     assert (parsed.calls, parsed.error) == ((), "The turn holds more than 16 tags. Write fewer.")
+
+
+def test_the_answer_is_no_call_too_many() -> None:
+    tags = Tags(max_calls=2)
+    parsed = tags.parse("<search>a</search><search>b</search><answer>1</answer>")
+    assert (len(parsed.calls), parsed.answer) == (2, "1")
+    assert tags.parse("<search>a</search>" * 3).error == "The turn holds more than 2 tags. Write fewer."
 
 
 def test_tags_describe_their_tools() -> None:
@@ -255,3 +273,15 @@ def test_the_stop_string_itself_is_no_forgery() -> None:
 
 def test_strict_json_accepts_what_is_json() -> None:
     assert read_json('{"a": [1, 2.5, null, true, "x"]}') == {"a": [1, 2.5, None, True, "x"]}
+
+
+@pytest.mark.parametrize("language", ["python", "Python", "PYTHON", "py", "Py3", "python3", ""])
+def test_python_has_many_spellings(language: str) -> None:
+    (call,) = Fenced().parse(f"```{language}\nprint(1)\n```").calls
+    assert (call.name, call.written) == ("python", "print(1)")
+
+
+def test_a_fence_calls_a_tool_in_its_own_letters_first() -> None:
+    fenced = Fenced(names=("sql", "SQL", "Shell"))
+    written = "```SQL\n1\n```\n```Sql\n2\n```\n```shell\n3\n```\n```python3\n4\n```"
+    assert [call.name for call in fenced.parse(written).calls] == ["SQL", "sql", "Shell"]

@@ -22,6 +22,8 @@ from agentrl.credit.keep import All, Kept, NoVoid, no_valid_action
 from agentrl.errors import AlgorithmError, ConfigError
 from agentrl.learn.algorithm import Algorithm, describe, from_description
 from agentrl.learn.loss import LossInputs, policy_loss, prepare
+from agentrl.learn.optimizer import AdamW, Lion
+from agentrl.learn.penalty import KlToOld, KlToReference
 from agentrl.learn.schedule import Linear
 from agentrl.trajectory.batch import CURRENT_LOGPROB, Batch
 from tests.recipe_batches import make_batch
@@ -85,6 +87,24 @@ def test_run_card_round_trip(name: str) -> None:
 def test_recipe_is_documented(name: str) -> None:
     about = recipes.ABOUT[name]
     assert all((about.title, about.paper, about.equations, about.departures, about.checked))
+
+
+@ALL
+def test_departures_begin_with_what_the_algorithm_is(name: str) -> None:
+    algorithm, told = recipes.get(name), recipes.ABOUT[name].departures
+    kl = [term for term in algorithm.penalties if isinstance(term, KlToReference | KlToOld)]
+    assert ("no KL term" in told) is not bool(kl)
+    assert all(repr(term) in told for term in kl)
+    assert isinstance(algorithm.optimizer, AdamW | Lion)
+    assert f"{type(algorithm.optimizer).__name__} at {algorithm.optimizer.lr}" in told
+
+
+def test_only_what_compares_speaks_of_lone_members() -> None:
+    told = {name: about.departures for name, about in recipes.ABOUT.items()}
+    assert "; a lone member gets 0." in told["RLOO"]
+    assert "; a lone member gets 0." in told["DR_GRPO"]
+    assert "; a lone member keeps its undivided figure." in told["REINFORCE"]
+    assert "lone" not in told["TURN_PPO"]
 
 
 def test_every_algorithm_is_in_the_table() -> None:

@@ -28,6 +28,7 @@ from agentrl.world import (
     tools_of,
 )
 from agentrl.world import registry as registry_module
+from agentrl.world.entrypoints import load_attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,6 +190,45 @@ def test_a_path_needs_no_registration(offered: Path) -> None:
         make("no_such_module:World")
     with pytest.raises(RegistryError, match="made a Kit; an environment is a TextEnv"):
         make("offered_good:Kit")
+
+
+def test_an_entry_point_without_a_class_is_told_its_form() -> None:
+    said = r"the tool 'x' cannot be loaded: its entry point 'json' names a module alone; write 'module:Class'"
+    with pytest.raises(RegistryError, match=said):
+        load_attribute("json", "the tool 'x'")
+
+
+@pytest.fixture
+def squatting(tmp_path: Path, offered: Path) -> None:
+    """Another distribution offers an id of `agentrl`, and one of a namespace that is nobody's."""
+    del offered
+    for name, ids in (("squat", ("agentrl/Household-v0", "free/World-v0")), ("other", ("free/World-v0",))):
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        lines = "".join(f"{item} = {name}_worlds:World\n" for item in ids)
+        (info / "entry_points.txt").write_text(f"[agentrl.envs]\n{lines}")
+    rescan()
+
+
+@pytest.mark.usefixtures("squatting")
+def test_an_id_belongs_to_the_distribution_of_its_namespace(capsys: pytest.CaptureFixture[str]) -> None:
+    from agentrl.run.cli import run
+
+    assert spec("agentrl/Household-v0").distribution == "agentrl"
+    assert type(make("agentrl/Household-v0")).__name__ == "HouseholdEnv"
+    with pytest.raises(RegistryError, match=r"offered by other_worlds:World \(other\) and squat_worlds"):
+        spec("free/World-v0")
+    assert run(["envs", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    household = [line for line in lines if line.startswith("agentrl/Household-v0")]
+    assert ["cannot be used: the id belongs to 'agentrl'" in line for line in household] == [False, True]
+    assert "squat_worlds:World  (squat)" in household[1]
+    free = [line for line in lines if line.startswith("free/World-v0")]
+    assert len(free) == 2
+    assert all(line.endswith("Uninstall one of them.") for line in free)
+    assert run(["envs", "list", "--json"]) == 0
+    assert '"problem": "the id belongs to' in capsys.readouterr().out
 
 
 def test_async_worlds_are_made_by_make_any() -> None:

@@ -50,7 +50,25 @@ class Door(TextEnv):
         return ["open door", "push"]
 
 
+class MuteDoor(Door):
+    """Never says that it was a success."""
+
+    def step(self, action: str) -> StepResult:
+        observation, reward, terminated, truncated, _ = super().step(action)
+        return observation, reward, terminated, truncated, {"sucess": True}
+
+
+class ProudDoor(Door):
+    """Says only that it was a success."""
+
+    def step(self, action: str) -> StepResult:
+        *rest, info = super().step(action)
+        return *rest, info if info["success"] else {}  # type: ignore[return-value]  # the same five
+
+
 WORLD = f"{__name__}:Door"
+MUTE = f"{__name__}:MuteDoor"
+PROUD = f"{__name__}:ProudDoor"
 
 
 def suite(tasks: int = 6, **scenario: object) -> EvaluationSuite:
@@ -136,6 +154,32 @@ def test_the_folder_holds_the_numbers_and_every_trajectory(tmp_path: Path) -> No
     assert {item.policy for item in journal.trajectories} == {"random"}
     with pytest.raises(RunDirectoryError, match="already holds an evaluation"):
         evaluate(suite(), out=tmp_path / "doors")
+
+
+def test_success_that_no_episode_says_is_unknown_and_no_zero(tmp_path: Path) -> None:
+    mute = suite().model_copy(update={"environment": suite().environment.model_copy(update={"id": MUTE})})
+    evaluation = evaluate(mute, opener(), out=tmp_path / "mute")
+    row = evaluation.row("opener")
+    assert (row.verdict.unknown, row.counts()["unjudged"], row.success.n_tasks) == (True, 6, 6)
+    assert row.cells()[4] == "-"
+    assert 'opener test sampled: 6 of 6 episodes ended without info["success"]' in str(evaluation)
+    assert "the mean reward is 0.5" in str(evaluation)
+    assert evaluation.below(0.0) == list(evaluation.rows)
+    content = json.loads((tmp_path / "mute" / "eval.json").read_text())["rows"][0]
+    assert content["success"] == {"mean": None, "low": None, "high": None, "tasks": 6, "rollouts": 6}
+    assert (content["failed_counted_as_zero"]["mean"], content["pass_at"], content["outcomes"]) == (
+        None,
+        {},
+        {},
+    )
+    assert content["by_type"]["all"]["mean"] is None
+    with pytest.raises(ConfigError, match=r"the success of opener is unknown.*Let the world set it"):
+        compare(tmp_path / "mute", tmp_path / "mute")
+
+
+def test_a_world_that_names_only_its_successes_is_taken_at_its_word() -> None:
+    verdict = evaluate(PROUD, opener(), split="test", tasks=6).rows[0].verdict
+    assert (verdict.success.mean, verdict.unjudged, verdict.unknown) == (0.5, 3, False)
 
 
 def test_a_comparison_is_paired_by_task(tmp_path: Path) -> None:

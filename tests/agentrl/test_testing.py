@@ -221,6 +221,36 @@ class Wordy(Corridor):
         return f"{super().describe()} The fuse is wired correctly, on the right. Which plan is correct?"
 
 
+class Mute(Corridor):
+    """Never says that it was a success, or says it in a word that nobody reads."""
+
+    word: ClassVar[str] = ""
+
+    def step(self, action: str) -> StepResult:
+        *rest, info = super().step(action)
+        said = {self.word: True} if self.word else {}
+        return *rest, said if "success" in info else info  # type: ignore[return-value]  # the same five
+
+
+class Misspelt(Mute):
+    word = "sucess"
+
+
+@pytest.mark.parametrize(
+    ("world", "severity", "said"),
+    [
+        (Mute, "note", "set it to True or False where the episode ends"),
+        (Misspelt, "warning", "info has 'sucess', which nobody reads"),
+    ],
+)
+def test_an_end_without_a_word_on_success_is_told_once(world: type[Mute], severity: str, said: str) -> None:
+    report = check_env(world, actions=["forward"] * 5)
+    (found,) = (item for item in report.findings if "success" in item.message)
+    assert (found.severity, found.check) == (severity, "types")
+    assert found.message.startswith("train/0 ended without info['success'], so success is unknown")
+    assert found.message.endswith(said)
+
+
 class Paying(Corridor):
     def step(self, action: str) -> StepResult:
         observation, reward, terminated, truncated, info = super().step(action)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -21,8 +21,10 @@ from agentrl.errors import (
 )
 from agentrl.learn.optimizer import AdamW
 from agentrl.policy.load import load_model
+from agentrl.policy.scripted import ScriptedPolicy
 from agentrl.recipes import DAPO, GIGPO_VERL_AGENT, GRPO, REG_GRPO
 from agentrl.rollout.demonstrate import demonstrate
+from agentrl.run.commands.training import headlines
 from agentrl.run.reinforce import minibatches
 from agentrl.run.train import train
 from agentrl.testing.worlds import WordWorld
@@ -263,7 +265,7 @@ class Shelf(TextEnv):
 def test_the_protocol_is_the_worlds_own_unless_named(few: None) -> None:
     from agentrl.run.settings import EnvironmentSettings
     from agentrl.run.shard import protocol_of
-    from agentrl.world import PlainText
+    from agentrl.world import JsonCalls, PlainText
     from agentrl.world.registry import make
 
     del few
@@ -273,9 +275,85 @@ def test_the_protocol_is_the_worlds_own_unless_named(few: None) -> None:
 
     assert chosen(WORLD) == PlainText()
     assert chosen("tests_of_train:Shelf") == Tags()
-    assert chosen("tests_of_train:Shelf", "plain") == PlainText()
+    assert chosen("tests_of_train:Shelf", "json") == JsonCalls()
+    assert chosen(WORLD, "plain") == PlainText()
     with pytest.raises(ConfigError, match="Did you mean 'auto'"):
         chosen(WORLD, "aut")
+
+
+class Mute(WordWorld):
+    """Never says whether it was a success."""
+
+    def step(self, action: str) -> StepResult:
+        """Answer as the world does."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, {"valid": info["valid"]}
+
+
+@pytest.mark.usefixtures("few")
+def test_success_that_no_episode_says_is_unknown_and_no_zero(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluation = {"curve_tasks": 2, "final_tasks": 3}
+    settings = tiny(
+        environment={"id": "tests_of_train:Mute"}, control={"enabled": True, "steps": 1},
+        rl=rl(steps=1, evaluate_every=1), evaluation=evaluation,
+    )  # fmt: skip
+    done = train(settings, out=tmp_path / "run")
+    assert 'ended without info["success"]' in caplog.text
+    assert [row["success"] for row in rows(done.path)] == [None]
+    assert {row["success"]["mean"] for row in rows(done.path, "evaluation")} == {None}  # type: ignore[index]  # an object
+    final = cast("dict[str, object]", done.summary["final"])
+    assert (final["success"], final["ci"], final["unjudged"]) == (None, [None, None], 3)
+    assert final["reward"] != 0.0
+    assert not {"lift", "lift_over_control"} & set(done.summary)
+    assert done.summary["best"] is None
+    assert "-  (3 of 3 episodes ended without" in "\n".join(headlines(done))
+    assert "nan" not in done.report.read_text().lower().replace("nanotron", "")
+
+
+class Guarded(Shelf):
+    """Its own step stands around the inherited one."""
+
+    def step(self, action: str) -> StepResult:
+        """Call the tool."""
+        return super().step(action)
+
+
+def test_a_protocol_that_every_turn_would_break_is_refused(few: None, tmp_path: Path) -> None:
+    from agentrl.run.evaluate import evaluate
+    from agentrl.run.suite import EvaluationSuite
+
+    del few
+
+    def judged(world: str, name: str) -> float:
+        suite = {"environment": {"id": world, "protocol": name}, "scenario": [{"split": "train", "tasks": 1}]}
+        done = evaluate(EvaluationSuite.model_validate(suite), ScriptedPolicy(["<say>lamp</say>"]))
+        return done.rows[0].success.mean
+
+    for name in ("tags", "fenced", "json", "native"):
+        with pytest.raises(ConfigError, match=rf"{name}', and {WORLD} reads plain text and has no tools"):
+            judged(WORLD, name)
+    with pytest.raises(ConfigError, match=r"Shelf reads calls of its tools, never plain text.*auto, tags"):
+        judged("tests_of_train:Shelf", "plain")
+    assert judged("tests_of_train:Guarded", "tags") == 1.0
+    with pytest.raises(ConfigError, match="reads plain text"):
+        train(tiny(environment={"id": WORLD, "protocol": "tags"}), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("world", ["agentrl/SearchQA-v0", "agentrl/SQL-v0", "agentrl/Code-v0"])
+def test_our_worlds_of_tools_read_every_form_of_calls(world: str) -> None:
+    from agentrl.run.settings import EnvironmentSettings
+    from agentrl.run.shard import protocol_of
+    from agentrl.world.registry import make
+
+    env = make(world)
+    for name in ("auto", "tags", "fenced", "json", "native"):
+        protocol_of(EnvironmentSettings(id=world, protocol=name), env)
+    with pytest.raises(ConfigError, match="never plain text"):
+        protocol_of(EnvironmentSettings(id=world, protocol="plain"), env)
+    env.close()
 
 
 class Vault(TextEnv):

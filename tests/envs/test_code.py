@@ -265,6 +265,7 @@ def test_every_form_of_a_problem_file_says_the_same(tmp_path: Path) -> None:
         ("3", "no JSON object"),
         ('{"text": "x"}', "no question; its keys are text"),
         ('{"question": "x"}', "no answer"),
+        ('{"question": "x", "answer": NaN}', "no answer"),
         ('{"question": "x", "tests": [{"in": 1}]}', "a test without"),
     ],
 )

@@ -346,10 +346,19 @@ def test_rows_for_verl_are_read(tmp_path: Path, without: tuple[str, ...]) -> Non
     assert question.text.endswith("where does tea come from?" if "question" in without else "tea come from")
 
 
+def test_the_way_to_an_answer_of_gsm8k_is_no_answer(tmp_path: Path) -> None:
+    from agentrl_envs.search.files import read_questions
+
+    row = {"question": "2 + 2?", "answer": "2 and 2 make <<2+2=4>>4.\n#### 4"}
+    (question,) = read_questions(jsonl(tmp_path / "gsm8k.jsonl", row))
+    assert question.answers == ("4",)
+
+
 def test_files_that_cannot_be_asked_are_sentences(tmp_path: Path) -> None:
     for row, message in (
         ({"question": "q?"}, "line 1 of .* has no answer: it has question"),
         ({"answer": "a"}, "line 1 of .* has no question"),
+        ({"question": "q?", "answer": float("nan")}, "line 1 of .* has no answer"),
     ):
         with pytest.raises(ConfigError, match=message):
             SearchQAEnv(questions={"dev": jsonl(tmp_path / "bad.jsonl", {**row, "id": message})}).num_tasks(

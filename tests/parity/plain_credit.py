@@ -346,9 +346,21 @@ def igpo(*, joint: bool) -> Credit:
 
 
 def mt_grpo(world: World, base: Base) -> ByTurn:
-    outcome = relative(world, base, lambda turn: turn.traj.turns[-1].reward, task)
-    step = relative(world, base, lambda turn: turn.reward, lambda turn: (turn.traj.group, turn.index))
-    return {turn: outcome[turn] + (step[turn] if turn.index == 0 else 0.0) for turn in world.turns}
+    def early(turn: Turn) -> float:
+        return turn.reward if turn is not turn.traj.turns[-1] else 0.0
+
+    def last(turn: Turn) -> float:
+        return turn.traj.turns[-1].reward
+
+    def both(turn: Turn) -> float:
+        return last(turn) + early(turn.traj.turns[0])
+
+    outcome, whole = relative(world, base, last, task), relative(world, base, both, task)
+    step = relative(world, base, early, lambda turn: (turn.traj.group, turn.index))
+    return {
+        turn: whole[turn] if len(turn.traj.turns) == 1 else outcome[turn] + (turn.index == 0) * step[turn]
+        for turn in world.turns
+    }
 
 
 def tempo(world: World, base: Base) -> ByTurn:
@@ -567,6 +579,6 @@ def gtpo(world: World, base: Base) -> ByTurn:
     for traj in world.trajs:
         entropy = mean(token.entropy for token in traj.tokens)
         for turn in traj.turns:
-            if given[turn]:
+            if abs(given[turn]) >= 1e-6:
                 given[turn] = given[turn] - 0.1 * entropy if entropy <= math.log(2) else 0.0
     return given

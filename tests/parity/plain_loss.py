@@ -170,7 +170,8 @@ def dcpo(token: Token) -> torch.Tensor:
     low = (1 + math.sqrt(max(0.0, 1 - 4 * 0.2 / q))) / 2
     high = min((1 + math.sqrt(1 + 4 * 0.28 / q)) / 2, 10.0)
     r = ratio(token)
-    return torch.minimum(r * token.advantage, clip(r, low, high) * token.advantage)
+    value = torch.minimum(r * token.advantage, clip(r, low, high) * token.advantage)
+    return value if token.advantage >= 0 or r <= 3.0 else 0 * r + 3.0 * token.advantage
 
 
 def etr(token: Token) -> torch.Tensor:
@@ -262,7 +263,7 @@ def geometric(low: float, high: float) -> Whole:
 
 def power_mean(part: list[Token]) -> torch.Tensor:
     r = (sum((ratio(t) ** 0.5 for t in part), torch.zeros(())) / len(part)) ** 2
-    held = clip(r, math.exp(-0.2), math.exp(0.2))
+    held = clip(r, 0.8, 1.2)
     return torch.minimum(r * part[0].advantage, held * part[0].advantage)
 
 
@@ -345,6 +346,11 @@ def improbable(tokens: list[Token]) -> dict[Token, float]:
 def conflict(tokens: list[Token]) -> dict[Token, float]:
     lines = [traj.tokens for traj in {token.traj for token in tokens}]
     kept = set(tokens)
+    trajs = {line[0].traj for line in lines}
+
+    def raw(token: Token) -> float:
+        away = token.traj.total - mean(t.total for t in trajs if t.group == token.traj.group)
+        return 0.0 if abs(away) < 1e-9 else away
 
     def drawn(token: Token, place: int, sign: int) -> bool:
         return any(
@@ -352,7 +358,7 @@ def conflict(tokens: list[Token]) -> dict[Token, float]:
             and len(line) > abs(place + 0.5)
             and line[place].id == token.id
             and line[place] in kept
-            and line[place].advantage * sign > 0
+            and raw(line[place]) * sign > 0
             for line in lines
         )
 
@@ -363,7 +369,7 @@ def conflict(tokens: list[Token]) -> dict[Token, float]:
                 if not all(drawn(line[place], place, sign) for sign in (1, -1)):
                     break
                 if line[place] in kept:
-                    found[line[place]] *= 2.0 if line[place].advantage > 0 else 0.0
+                    found[line[place]] *= 2.0 if raw(line[place]) > 0 else 0.0
     return found
 
 
@@ -404,7 +410,7 @@ def entropy_now(token: Token, entropy: float) -> torch.Tensor:
 def likelihood_drop(token: Token, tokens: list[Token], entropy: float) -> torch.Tensor:
     of = stream_of(tokens)
     fall = -sum(float(t.gap.detach()) for t in tokens if of[t] == of[token])
-    if fall <= 1e-4 or token.advantage < 0:
+    if fall <= 1e-4 or token.advantage < -1e-6:
         return torch.zeros(())
     return 0.1 * (-token.gap).clamp(min=0)
 

@@ -32,13 +32,20 @@ SHAPES = ((4, 2, 3), (3, 3, 11))
 
 def with_policy(members: int, groups: int, seed: int) -> tuple[Batch, torch.Tensor]:
     """Return a batch and a policy that has moved away from the one that drew it."""
-    batch = make_batch(members, groups, seed)
+    batch = with_early_rewards(make_batch(members, groups, seed), seed)
     noise = np.random.default_rng(seed).normal(0, 0.25, batch.num_sampled)
     now = np.minimum(batch.logprob + noise, -1e-3).astype(np.float32)
     current = torch.tensor(now.astype(np.float64), requires_grad=True)
     moved = batch[VOCABULARY_LOGPROB] + np.random.default_rng(seed + 1).normal(0, 0.5, len(now))
     batch = batch.with_column(CURRENT_VOCABULARY_LOGPROB, moved.astype(np.float32))
     return batch.with_column(CURRENT_LOGPROB, now), current
+
+
+def with_early_rewards(batch: Batch, seed: int) -> Batch:
+    """Some first turns that are not the last earn a quarter."""
+    early = (batch.turn_index == 0) & (batch.turns_per_trajectory[batch.trajectory_of_turn] > 1)
+    earns = early & (np.random.default_rng(seed + 2).random(batch.num_turns) > 0.5)
+    return replace(batch, reward=batch.reward + np.where(earns, np.float32(0.25), np.float32(0)))
 
 
 def ours(name: str, batch: Batch, now: torch.Tensor) -> tuple[float, np.ndarray]:

@@ -16,6 +16,8 @@ import agentrl
 from agentrl.errors import ConfigError, EnvironmentFault, EnvironmentUsageError
 from agentrl.run.serve import ServeLimits, Sessions
 from agentrl.run.serve.app import MOST_BYTES, build, check_exposure
+from agentrl.run.settings import EnvironmentSettings
+from agentrl.run.shard import protocol_of
 from agentrl.testing import Faults, FaultyEnv, ScriptedPolicy, WordWorld
 from agentrl.trajectory import Invalid, InvalidReason, Trajectory
 from agentrl.world.remote import RemoteEnv, protocol_from_plain, protocol_to_plain
@@ -105,6 +107,10 @@ def test_a_world_of_tools_keeps_its_protocol_its_calls_and_its_system_text() -> 
     with offered(Bells) as (url, _):
         (there,) = agentrl.collect(lambda: RemoteEnv(url), ScriptedPolicy(script))
         env = RemoteEnv(url)
+        for name in ("tags", "fenced", "json"):
+            protocol_of(EnvironmentSettings(id="bells", protocol=name), env)
+        with pytest.raises(ConfigError, match="bells reads calls of its tools, never plain text"):
+            protocol_of(EnvironmentSettings(id="bells", protocol="plain"), env)
         env.protocol = env.default_protocol()
         env.reset(seed=1)
         assert "<ring>" in env.system_text()

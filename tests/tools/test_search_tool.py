@@ -45,6 +45,33 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
+def test_what_cannot_be_searched_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"empty\.jsonl holds no documents, so there is nothing to search"):
+        read_corpus(write(tmp_path / "empty.jsonl", []))
+    with pytest.raises(ConfigError, match=r"blank\.jsonl holds 2 documents without a text"):
+        read_corpus(write(tmp_path / "blank.jsonl", [{"id": "a", "text": ""}, {"id": "b", "text": " "}]))
+    half = write(tmp_path / "half.jsonl", [{"text": "Tea."}, {"text": "Salt \ud800."}])
+    with pytest.raises(ConfigError, match=r"line 2 of .*half\.jsonl holds '\\ud800', which is half of"):
+        read_corpus(half)
+    (tmp_path / "half.json").write_text(json.dumps([{"text": "\N{HOT BEVERAGE} NaN"}, {"text": "\udfff"}]))
+    with pytest.raises(ConfigError, match=r"item 1 of .*half\.json holds '\\udfff'"):
+        read_corpus(tmp_path / "half.json")
+
+
+def test_the_server_says_what_is_wrong_in_a_sentence(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"text": "Tea."}\n{"text": \n')
+    for corpus, said in ((tmp_path / "nope.jsonl", "there is no file"), (broken, "line 2 of")):
+        command = [sys.executable, "-m", "agentrl_tools.search.server", str(corpus)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode != 0
+        assert done.stderr.startswith(f"error: {said}")
+        assert done.stderr.count("\n") == 1
+
+
 # -- corpora -----------------------------------------------------------------------------------------------
 
 

@@ -131,7 +131,10 @@ class PythonTool:
     def _told(self, result: ExecutionResult) -> ToolResult:
         output = self._without_answer(result.stdout)
         errors = result.stderr.replace(self._mark, "").rstrip()
-        text = "\n".join(part for part in (output, errors, *_notes(result)) if part)
+        if result.status is Status.MEMORY:  # Python may say where, a watcher that is quicker does not
+            errors = ""
+        notes = _notes(result, remembers=self.remembers)
+        text = "\n".join(part for part in (output, errors, *notes) if part)
         return ToolResult(text or "(no output)", error=None if result.ok else text)
 
     def _without_answer(self, stdout: str) -> str:
@@ -158,13 +161,14 @@ def _unfenced(code: str) -> str:
     return code.strip("\n")
 
 
-def _notes(result: ExecutionResult) -> list[str]:
+def _notes(result: ExecutionResult, *, remembers: bool) -> list[str]:
     """Say in words what the program's output does not show."""
     notes = []
     if result.truncated[0]:
         notes.append(f"[{result.truncated[0]} more bytes of output were cut]")
     if result.status in _ENDINGS:
-        notes.append(f"[{_ENDINGS[result.status]}]")
+        kept = remembers and not result.state_lost
+        notes.append(f"[{_ENDINGS[result.status]}{_KEPT if kept else ''}]")
     elif result.status is Status.ERROR and not result.stderr:
         notes.append(f"[the program ended with exit code {result.returncode}]")
     if result.state_lost:
@@ -172,6 +176,7 @@ def _notes(result: ExecutionResult) -> list[str]:
     return notes
 
 
+_KEPT: Final = "; the variables are as they were before it"
 _ENDINGS: Final = {
     Status.TIMEOUT: "the program did not end in time and was stopped",
     Status.MEMORY: "the program needed more memory than it may have",

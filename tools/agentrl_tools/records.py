@@ -123,13 +123,13 @@ def _rows(file: Path) -> Iterator[tuple[Record, str]]:
 def _items(file: Path) -> Iterator[tuple[Record, str]]:
     """The items of a list; a file of that name with one object in each line is read as such."""
     try:
-        found = _decoded(file.read_bytes())
+        found, lenient = _decoded(file.read_bytes())
     except ValueError:
         yield from _lines(file)
         return
     listed = cast("Sequence[object]", found if isinstance(found, list) else [found])
     for number, item in enumerate(listed):
-        yield _object(item, f"item {number} of {file}"), f"item {number} of {file}"
+        yield _object(item, f"item {number} of {file}", lenient), f"item {number} of {file}"
 
 
 def _lines(file: Path) -> Iterator[tuple[Record, str]]:
@@ -138,24 +138,25 @@ def _lines(file: Path) -> Iterator[tuple[Record, str]]:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     where = f"line {number} of {file}"
-                    yield _object(_read(line, where), where), where
+                    yield _object(*_read(line, where)), where
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error}.") from error
 
 
-def _read(line: bytes, where: str) -> object:
+def _read(line: bytes, where: str) -> tuple[object, str, bool]:
     try:
-        return _decoded(line)
+        item, lenient = _decoded(line)
     except ValueError as error:
         raise ConfigError(f"{where} is no JSON: {error}") from error
+    return item, where, lenient
 
 
-def _decoded(text: bytes) -> object:
-    """Decode fast; what only Python's own reader takes (a byte order mark, NaN) does as well."""
+def _decoded(text: bytes) -> tuple[object, bool]:
+    """Decode fast, or with Python's lenient reader, which takes a byte order mark and NaN, and say which."""
     try:
-        return cast("object", msgspec.json.decode(text))
+        return cast("object", msgspec.json.decode(text)), False
     except msgspec.DecodeError:
-        return cast("object", json.loads(text))
+        return cast("object", json.loads(text)), True
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -170,7 +171,16 @@ def _opened(file: Path) -> io.BufferedIOBase:
     return file.open("rb")
 
 
-def _object(item: object, where: str) -> Record:
+def _object(item: object, where: str, lenient: bool) -> Record:
     if not isinstance(item, dict):
         raise ConfigError(f"{where} is no JSON object.")
+    if lenient:
+        try:
+            json.dumps(item, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise ConfigError(
+                f"{where} holds {half!r}, which is half of a character and can stand in no text. "
+                "Write the whole character, or leave the record out."
+            ) from error
     return cast("Record", item)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import App, Parameter
 
-from agentrl.errors import AgentrlError, CheckError, ConfigError, as_sentence
+from agentrl.errors import AgentrlError, CheckError, ConfigError, RegistryError, as_sentence
 from agentrl.run.commands.training import Json  # noqa: TC001  # cyclopts reads annotations
 
 if TYPE_CHECKING:
@@ -35,15 +35,17 @@ def list_all(*, as_json: Json = False) -> None:
     Args:
         as_json: print JSON.
     """
-    from agentrl.world.registry import list_envs, spec
+    from agentrl.world.registry import clashes, list_envs
 
-    found = [spec(name) for name in list_envs()]
+    found = [(item, "") for name in list_envs() if (item := _offered(name)) is not None] + clashes()
+    found.sort(key=lambda row: row[0].id)
     if as_json:
-        print(json.dumps([_origin(item) for item in found]))
+        print(json.dumps([{**_origin(item), **({"problem": why} if why else {})} for item, why in found]))
         return
-    width = max((len(item.id) for item in found), default=0)
-    for item in found:
-        print(f"{item.id:<{width}}  {item.source}{_of(item.distribution)}")
+    width = max((len(item.id) for item, _ in found), default=0)
+    for item, why in found:
+        broken = f"  cannot be used: {why}" if why else ""
+        print(f"{item.id:<{width}}  {item.source}{_of(item.distribution)}{broken}")
 
 
 @app.command
@@ -73,6 +75,16 @@ def show(env: str, /, *arguments: str, as_json: Json = False) -> None:
         print(json.dumps(content))
         return
     print(_described(about, content))
+
+
+def _offered(name: str) -> EnvSpec | None:
+    """The spec of an id, None where several packages claim it."""
+    from agentrl.world.registry import spec
+
+    try:
+        return spec(name)
+    except RegistryError:
+        return None
 
 
 def _described(about: EnvSpec, content: Mapping[str, object]) -> str:
@@ -133,6 +145,9 @@ def play(env: str, /, *arguments: str, split: str = "", index: int = 0, seed: in
     from agentrl.world.closing import close_world
     from agentrl.world.registry import make
 
+    for option, number in (("--seed", seed), ("--index", index)):
+        if number < 0:
+            raise ConfigError(f"{option} is a whole number from 0 on; got {number}.")
     made = make(env, **arguments_of(arguments))
     options: dict[str, object] = {"split": split or made.list_splits()[0], "index": index}
     with _blamed(made):
@@ -151,7 +166,8 @@ def new(name: str, /) -> None:
     """Write a package with a small environment, its test and its scenarios into a new folder, to be changed.
 
     Args:
-        name: of the package and the folder: small letters, digits and underscores.
+        name: of the package and the folder: small letters, digits and underscores. A hyphen stays one in the
+            folder's name and is an underscore in the package's.
     """
     from agentrl.run.scaffold import write_package
 

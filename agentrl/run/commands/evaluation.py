@@ -72,9 +72,9 @@ def evaluate(
     failing = evaluation.below(fail_below, given)
     for row in failing:
         least = row.scenario.threshold if fail_below is None else fail_below
+        found = "success is unknown" if row.verdict.unknown else f"interval begins at {row.success.low:.1%}"
         print(
-            f"below {least:.1%}: {row.policy} on {row.scenario.title} ({row.mode}), whose interval begins at "
-            f"{row.success.low:.1%}.",
+            f"below {least:.1%}: {row.policy} on {row.scenario.title} ({row.mode}), whose {found}.",
             file=sys.stderr,
         )
     return 1 if failing else 0
@@ -153,7 +153,8 @@ def _tell(row: Row) -> None:
         if usage
         else ""
     )
-    print(f"{row.title}: {row.success.mean:.1%} in {row.seconds:.1f} s{spent}", file=sys.stderr, flush=True)
+    success = "success unknown" if row.verdict.unknown else f"{row.success.mean:.1%}"
+    print(f"{row.title}: {success} in {row.seconds:.1f} s{spent}", file=sys.stderr, flush=True)
 
 
 def _show(evaluation: Evaluation) -> None:
@@ -172,6 +173,8 @@ def _show(evaluation: Evaluation) -> None:
     for row in evaluation.rows:
         table.add_row(*row.cells())
     console.print(table)
+    for note in evaluation.notes():
+        print(note)
 
 
 def _show_comparisons(found: list[Comparison]) -> None:

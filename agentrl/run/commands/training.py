@@ -176,8 +176,7 @@ def headlines(run: Run) -> list[str]:
     for name, title in titles.items():
         row = run.summary.get(name)
         if isinstance(row, dict):
-            low, high = row["ci"]
-            lines.append(f"  {title:<11}{row['success']:6.1%}  [{low:.1%}, {high:.1%}]")
+            lines.append(f"  {title:<11}{_success(row)}")
     for name, title in (("lift", "the warm start"), ("lift_over_control", "the control")):
         lines += _lift(run.summary.get(name), title)
     spent = run.summary.get("cpu_seconds")
@@ -189,6 +188,18 @@ def headlines(run: Run) -> list[str]:
 
         lines.append(f"Time: {duration(seconds)}")
     return lines
+
+
+def _success(row: Mapping[str, object]) -> str:
+    """The success of a stage with its interval; where nobody knows it, why, and the mean reward."""
+    mean, bounds = row["success"], row["ci"]
+    if not (isinstance(mean, float) and isinstance(bounds, list)):
+        return (
+            f'     -  ({row["unjudged"]} of {row["rollouts"]} episodes ended without info["success"]; '
+            f"mean reward {row['reward']:.3g})"
+        )
+    low, high = bounds
+    return f"{mean:6.1%}  [{low:.1%}, {high:.1%}]"
 
 
 def _lift(row: object, over: str) -> list[str]:

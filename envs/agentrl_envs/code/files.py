@@ -76,7 +76,7 @@ def _text(answer: object) -> str:
     """An answer as a text; of a list the first."""
     if isinstance(answer, list):
         return _text(next(iter(cast("list[object]", answer)), None))
-    return "" if answer is None else str(answer)
+    return "" if answer is None or answer != answer else str(answer)  # noqa: PLR0124  # NaN is no answer
 
 
 def _test(item: object, where: str) -> HiddenTest:

@@ -73,7 +73,8 @@ def _question(record: Mapping[str, object], where: str) -> Question:
 def _answers(record: Mapping[str, object]) -> tuple[str, ...]:
     found: list[str] = []
     for name in (*ANSWERS, *ALIASES):
-        found += _texts(record.get(name))
+        # GSM8K writes the way to its answer before "####".
+        found += [text.rpartition("####")[2].strip() for text in _texts(record.get(name))]
     return tuple(dict.fromkeys(answer for answer in found if answer.strip()))
 
 
@@ -86,7 +87,8 @@ def _texts(value: object) -> list[str]:
         return [text for name in ("text", "value", "aliases") for text in _texts(known.get(name))]
     if isinstance(value, list | tuple):
         return [text for item in cast("Sequence[object]", value) for text in _texts(item)]
-    return [] if value is None or isinstance(value, bool) else [str(value)]
+    missing = value is None or isinstance(value, bool) or value != value  # noqa: PLR0124  # NaN is no answer
+    return [] if missing else [str(value)]
 
 
 def _musique_type(identity: str) -> str:

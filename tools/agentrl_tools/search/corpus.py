@@ -128,11 +128,18 @@ def read_corpus(path: str | Path) -> Corpus:
     an id and a title. Where there is no title, a first line in quotes is one, as in Search-R1's corpora.
 
     Raises:
-        ConfigError: there is no such file, or a record cannot be read; the message names the line.
+        ConfigError: there is no such file, a record cannot be read (the message names the line), or there is
+            nothing in it that could be found.
     """
     from agentrl_tools.records import records
 
-    return Corpus.of(_document(record, number, where) for number, (record, where) in enumerate(records(path)))
+    corpus = Corpus.of(
+        _document(record, number, where) for number, (record, where) in enumerate(records(path))
+    )
+    if not any(text.strip() for text in corpus.texts()):
+        what = f"{len(corpus)} documents without a text" if len(corpus) else "no documents"
+        raise ConfigError(f"{path} holds {what}, so there is nothing to search. Give another corpus.")
+    return corpus
 
 
 def _document(record: Mapping[str, object], number: int, where: str) -> Document:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path  # noqa: TC003  # cyclopts reads annotations
 from typing import TYPE_CHECKING, Final, cast
+
+from agentrl.errors import AgentrlError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -140,7 +143,12 @@ def main() -> None:
         from agentrl_tools.search.bm25 import Bm25
         from agentrl_tools.search.corpus import read_corpus
 
-        server = make_server(Bm25(read_corpus(corpus)), host, port)
+        try:
+            server = make_server(Bm25(read_corpus(corpus)), host, port)
+        except AgentrlError as error:
+            sys.exit(f"error: {error}")
+        except OSError as error:
+            sys.exit(f"error: {host}:{port} cannot be listened on: {error.strerror or error}.")
         print(f"Serving {corpus} at http://{host}:{server.server_address[1]}/retrieve")  # noqa: T201  # a program
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
