@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import queue
+import threading
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+from agentrl.errors import EnvironmentFault
 from agentrl.testing.probe import difference, moment, record
 from agentrl.testing.report import Finding
 from agentrl.world.closing import RAISED
-from agentrl.world.deadline import within
 from agentrl.world.env import TextEnv
 
 if TYPE_CHECKING:
@@ -42,18 +44,40 @@ def fails_in_threads(probe: Probe, where: Where) -> Iterator[Finding]:
 
 def _played_apart(probe: Probe, env: TextEnv, where: Where) -> list[Moment]:
     reset = functools.partial(env.reset, seed=probe.seed, options={"split": where[0], "index": where[1]})
-    observation, info = _in_thread(env, reset)
-    moments = [moment(env, observation, info=info)]
-    for turn in range(probe.turns):
-        action = probe.choose(env, turn)
-        moments.append(record(env, _in_thread(env, functools.partial(env.step, action)), action))
-        if moments[-1].over:
-            break
+    over = threading.Event()
+    try:
+        observation, info = _in_thread(env, reset, over)
+        moments = [moment(env, observation, info=info)]
+        for turn in range(probe.turns):
+            action = probe.choose(env, turn)
+            step = _in_thread(env, functools.partial(env.step, action), over)
+            moments.append(record(env, step, action))
+            if moments[-1].over:
+                break
+    finally:
+        over.set()
     return moments
 
 
-def _in_thread(env: TextEnv, call: Callable[[], T]) -> T:
-    return cast("T", within(call, env.step_seconds, "a call of a blocking world"))
+def _in_thread(env: TextEnv, call: Callable[[], T], over: threading.Event) -> T:
+    """Call in a thread that stays until all is over, for a later one would get its number."""
+    box: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            box.put((call(), None))
+        except BaseException as error:  # noqa: BLE001  # raised again where it is awaited
+            box.put((None, error))
+        over.wait()
+
+    threading.Thread(target=work, name="checked environment", daemon=True).start()
+    try:
+        value, raised = box.get(timeout=env.step_seconds)
+    except queue.Empty:
+        raise EnvironmentFault(f"a call took longer than {env.step_seconds:g} s") from None
+    if raised is not None:
+        raise raised
+    return cast("T", value)
 
 
 def changed_by_reading(probe: Probe, where: Where) -> Iterator[Finding]:
