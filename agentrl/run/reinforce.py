@@ -67,7 +67,7 @@ def reinforce(bench: Bench, tell: Callable[[float, float], None] | None = None) 
     """
     settings = bench.settings.rl
     step = bench.begin("rl", bench.algorithm.optimizer, settings.most_skipped)
-    if step == 0:
+    if step == 0 and bench.state.best is None:
         _evaluate(bench, 0)
     while step < settings.steps and not _spent(bench):
         began = time.monotonic()

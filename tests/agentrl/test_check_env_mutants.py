@@ -404,9 +404,9 @@ class Unread(Drawers):
     def snapshot(self) -> object:
         return self.task
 
-    def restore(self, snapshot: object) -> None:
-        assert isinstance(snapshot, Task)
-        self.task = snapshot
+    def restore(self, state: object) -> None:
+        assert isinstance(state, Task)
+        self.task = state
 
 
 class NumpyEnds(Corridor):
@@ -532,9 +532,9 @@ class Bare(Drawers):
     def snapshot(self) -> object:
         return self.task, tuple(self.opened), tuple(self.stack)
 
-    def restore(self, snapshot: object) -> None:
-        assert isinstance(snapshot, tuple)
-        self.task, opened, stack = snapshot
+    def restore(self, state: object) -> None:
+        assert isinstance(state, tuple)
+        self.task, opened, stack = state
         self.opened, self.stack = list(opened), list(stack)
 
 

@@ -28,7 +28,7 @@ from agentrl.run.draw import first_task
 from agentrl.run.train import train
 from agentrl.testing import WordWorld
 from agentrl.trajectory.batch import GOLD_LOGPROB
-from tests.agentrl.training import WORLD, Fails, rl, rows, tiny
+from tests.agentrl.training import WORLD, Fails, rl, tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,13 +160,15 @@ def test_the_best_checkpoint_may_be_that_of_the_start(tmp_path: Path) -> None:
     done = train(
         tiny(rl=rl(evaluate_every=1), evaluation={"curve_tasks": 3, "final_tasks": 3}), out=tmp_path / "run"
     )
-    points = [
-        (row["success"]["mean"], row["step"])  # type: ignore[index]  # an interval
-        for row in rows(tmp_path / "run", "evaluation")
-        if row["stage"] == "rl" and row["step"] >= 0
-    ]
-    assert [step for _, step in points] == [0, 1, 2]
-    assert done.summary["best"] == list(max(points, key=lambda point: (point[0], -point[1])))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    curve = {
+        int(row["step"]): float(row["success"]["mean"])
+        for row in lines
+        if row["phase"] == "evaluation" and row["stage"] == "rl" and row["step"] >= 0
+    }
+    assert list(curve) == [0, 1, 2]
+    most = max(curve.values())
+    assert done.summary["best"] == [most, next(step for step, mean in curve.items() if mean == most)]
 
 
 class Few(WordWorld):
