@@ -113,6 +113,8 @@ def padded_rows(
         if len(places):
             spread[row, places] = earned
             spread[row, places[-1]] += reward[row] - sum(earned)
+        else:
+            spread[row, -1:] = reward[row]
         keys.append(seen)
     return PaddedRows.of(group, mask, spread, keys=keys)
 

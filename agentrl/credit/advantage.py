@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, SupportsFloat, Ty
 import numpy as np
 
 from agentrl.credit.ledger import PAST_MEAN
-from agentrl.credit.part import Checked, Number, Printed, Schedule, fixed, name_of
+from agentrl.credit.part import Checked, Number, Printed, Schedule, fixed, name_of, per_turn
 from agentrl.credit.peers import Peers, everyone, same_task
 from agentrl.credit.pool import Pool, pool_of, sum_by
 from agentrl.credit.sequence import accumulate_backward
@@ -277,7 +277,10 @@ class Sum(Composable, Printed):
 
     def parts(self, batch: Batch, reward: Floats, kept: Kept, /) -> dict[str, Floats]:
         """Return (S,) of each term under its name, "episode" or "step" for the group-relative ones."""
-        return {name: term(batch, reward, kept) for name, term in zip(self.names, self.terms, strict=True)}
+        return {
+            name: per_turn(term(batch, reward, kept), term, batch.num_turns)
+            for name, term in zip(self.names, self.terms, strict=True)
+        }
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -345,10 +348,12 @@ class Relative(Composable, Printed):
 
     def __call__(self, batch: Batch, reward: Floats, kept: Kept, /) -> Floats:
         """Return (S,). A turn outside the baseline is still compared with those inside."""
-        value = self.target(batch, reward)
-        pool = pool_of(value, self.peers(batch), batch.trajectory_of_turn, kept.baseline, self.per)
-        center = self.center(pool)
-        advantage = (value - center) / self.scale(pool, center)
+        turns = batch.num_turns
+        value = per_turn(self.target(batch, reward), self.target, turns)
+        peers = per_turn(self.peers(batch), self.peers, turns)
+        pool = pool_of(value, peers, batch.trajectory_of_turn, kept.baseline, self.per)
+        center = per_turn(self.center(pool), self.center, turns)
+        advantage = (value - center) / per_turn(self.scale(pool, center), self.scale, turns)
         alone = pool.count <= 1
         if np.count_nonzero(alone):
             np.copyto(advantage, value if self.lone == "raw" else 0.0, where=alone[pool.group])

@@ -16,16 +16,20 @@ from dataclasses import fields, is_dataclass, replace
 from types import FunctionType
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard, TypeVar, cast, get_args, get_origin
 
+import numpy as np
+
 from agentrl.errors import AlgorithmError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from _typeshed import DataclassInstance
+    from numpy.typing import NDArray
 
 Description: TypeAlias = "dict[str, Description] | list[Description] | str | int | float | bool | None"
 
 Value = TypeVar("Value")
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Schedule(ABC):
@@ -132,6 +136,17 @@ def name_of(part: object) -> str:
     'fixed'
     """
     return part.__name__ if isinstance(part, FunctionType | type) else type(part).__name__
+
+
+def per_turn(values: NDArray[Scalar], part: object, turns: int) -> NDArray[Scalar]:
+    """Return what a part gave. Raises `AlgorithmError` that names the part unless it is an array of (S,)."""
+    answer: object = values
+    if not isinstance(answer, np.ndarray) or values.shape != (turns,):
+        given = f"shape {values.shape}" if hasattr(values, "shape") else f"a {type(values).__name__}"
+        raise AlgorithmError(
+            f"{name_of(part)} gave {given}; expected an array of one figure per turn, ({turns},)."
+        )
+    return values
 
 
 def parts_inside(value: object) -> Iterator[object]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.part import Number, Printed, fixed
+from agentrl.credit.part import Number, Printed, fixed, per_turn
 from agentrl.trajectory.batch import reward_component
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class Sum(Composable, Printed):
 
     def __call__(self, batch: Batch, /) -> Floats:
         """Return (S,)."""
-        return sum((term(batch) for term in self.terms), start=np.zeros(batch.num_turns))
+        turns = batch.num_turns
+        return sum((per_turn(term(batch), term, turns) for term in self.terms), start=np.zeros(turns))
 
 
 @dataclass(frozen=True, repr=False)

@@ -15,7 +15,7 @@ import numpy as np
 from agentrl.credit.advantage import Advantage, Relative, Sum
 from agentrl.credit.critic import returns_of
 from agentrl.credit.keep import Keep, Kept, keep_all
-from agentrl.credit.part import Description, Printed, name_of, parts_inside, rebuild, resolve
+from agentrl.credit.part import Description, Printed, name_of, parts_inside, per_turn, rebuild, resolve
 from agentrl.credit.part import describe as describe_part
 from agentrl.credit.reward import Reward, environment_reward
 from agentrl.credit.tokens import of_tokens, tells_tokens_apart
@@ -151,7 +151,7 @@ class Algorithm(Printed):
             nothing. MissingColumnError: a part reads a column that no probe measured.
         """
         reward = _turns(batch, self.reward(batch), self.reward)
-        kept = self.keep(batch, reward)
+        kept = _fitting(batch, self.keep(batch, reward), self.keep)
         parts = self.advantage.parts(batch, reward, kept) if isinstance(self.advantage, Sum) else {}
         given = sum(parts.values()) if parts else self.advantage(batch, reward, kept)
         turn, whole = batch.turn_of_sample, int(np.count_nonzero(kept.loss)) == batch.num_turns
@@ -166,6 +166,12 @@ class Algorithm(Printed):
         if is_branched(batch) and not self.reads_current:
             credit = _counted_once(batch, credit)
         if credit.empty and self.on_empty == "raise":
+            if not batch.num_sampled:
+                raise AlgorithmError(
+                    f"the batch is empty: no sampled token in {batch.num_turns} turns of "
+                    f"{batch.num_trajectories} trajectories, so there is nothing to learn from. "
+                    "Give it what a policy sampled, or set on_empty='skip'."
+                )
             raise AlgorithmError(
                 f"{self.keep!r} kept none of {batch.num_turns} turns, so there is nothing to "
                 "learn from. Loosen the filter, sample more rollouts per task, or set on_empty='skip'."
@@ -239,12 +245,20 @@ def _tokens(batch: Batch, values: Floats, part: object) -> Floats:
     return values.astype(np.float64)
 
 
-def _turns(batch: Batch, values: Floats, part: object) -> Floats:
-    if values.shape != (batch.num_turns,):
+def _fitting(batch: Batch, given: object, part: object) -> Kept:
+    if not isinstance(given, Kept):
+        raise AlgorithmError(f"{name_of(part)} gave a {type(given).__name__}; expected Kept(loss, baseline).")
+    size = (batch.num_turns,), (batch.num_trajectories,)
+    if (given.loss.shape, given.baseline.shape) != size:
         raise AlgorithmError(
-            f"{name_of(part)} gave shape {values.shape}; expected one figure per turn, ({batch.num_turns},)."
+            f"{name_of(part)} gave masks of shapes {given.loss.shape} and {given.baseline.shape}; expected "
+            f"one entry per turn and one per trajectory, {size[0]} and {size[1]}."
         )
-    finite = np.isfinite(values)
+    return given
+
+
+def _turns(batch: Batch, values: Floats, part: object) -> Floats:
+    finite = np.isfinite(per_turn(values, part, batch.num_turns))
     if np.count_nonzero(finite) < len(finite):
         turn = int(np.argmin(finite))
         raise AlgorithmError(

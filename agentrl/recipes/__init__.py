@@ -244,6 +244,9 @@ def get(name: str) -> Algorithm:
     >>> get("gigpo") is GIGPO
     True
     """
+    given: object = name
+    if not isinstance(given, str):
+        raise ConfigError(f"a recipe is named by a text such as 'gigpo' or 'my_module:MINE'; got {given!r}.")
     if ":" in name:
         found = load(name)
         if not isinstance(found, Algorithm):

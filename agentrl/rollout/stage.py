@@ -141,7 +141,9 @@ class Stage:
         snapshot = getattr(self.env, "snapshot", None)
         if self.env is not None and snapshot is not None:
             with contextlib.suppress(*RAISED):
-                self.marks[turn] = await self._await(self.env, snapshot)
+                taken = await self._await(self.env, snapshot)
+                if taken is not None:
+                    self.marks[turn] = taken
 
     @property
     def course(self) -> Course:

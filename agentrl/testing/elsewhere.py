@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
 from agentrl.errors import CheckError
+from agentrl.world.closing import RAISED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,10 @@ def child() -> None:
     """Play what stands on the standard input; the end of a process that `played_elsewhere` began."""
     probe, tasks = cast("tuple[Probe, tuple[Where, ...]]", pickle.load(sys.stdin.buffer))  # noqa: S301  # our parent's
     with contextlib.redirect_stdout(sys.stderr):
-        played = [_shown(probe, where) for where in tasks]
+        try:
+            played = [_shown(probe, where) for where in tasks]
+        except SystemExit as error:
+            raise RuntimeError(f"SystemExit: {error}") from error
     sys.stdout.buffer.write(pickle.dumps(played))
 
 
@@ -82,4 +86,5 @@ def _shown(probe: Probe, where: Where) -> list[Moment]:
     try:
         return [replace(moment, info={}) for moment in probe.play(env, where)]
     finally:
-        env.close()
+        with contextlib.suppress(*RAISED):  # the check "close" tells it
+            env.close()

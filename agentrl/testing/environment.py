@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -12,9 +13,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import gymnasium.utils.env_checker
+import numpy as np
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
 from agentrl.errors import CheckError, EnvironmentUsageError
+from agentrl.testing.calls import changed_by_reading, fails_in_threads
+from agentrl.testing.consequences import without_consequences
 from agentrl.testing.elsewhere import played_elsewhere
 from agentrl.testing.leaks import contains, leaks_on_the_way
 from agentrl.testing.probe import (
@@ -29,8 +33,17 @@ from agentrl.testing.probe import (
     key_of,
 )
 from agentrl.testing.report import CheckReport, Finding, run_checks
-from agentrl.testing.results import without_success, wrong_numbers, wrong_types
+from agentrl.testing.results import (
+    lone_surrogate,
+    opposite,
+    paid,
+    without_success,
+    wrong_numbers,
+    wrong_types,
+)
+from agentrl.testing.snapshots import wrong_snapshots
 from agentrl.world.asynchronous import AsyncTextEnv
+from agentrl.world.closing import RAISED
 from agentrl.world.env import TextEnv
 from agentrl.world.registry import make
 
@@ -43,8 +56,6 @@ if TYPE_CHECKING:
 Factory: TypeAlias = Callable[[], TextEnv]
 _TASKS: Final = 3
 _COMMANDS: Final = 20
-_COMPARING: Final = frozenset({"isolation", "snapshot", "processes"})
-"""Checks that compare episodes which are equal where the world repeats itself."""
 
 
 def check_env(
@@ -84,10 +95,16 @@ def check_env(
     ...             {"valid": opened, "success": opened},
     ...         )
     >>> print(check_env(Door, actions=["look", "open door"]))
-    <class 'Door'>: passed (12 checks)
+    <class 'Door'>: passed (15 checks)
     """
     factory = _factory(env)
     lent = Lent(factory)
+    name = env if isinstance(env, str) else env.__qualname__ if isinstance(env, type) else repr(env)
+    title = f"<class {name!r}>" if isinstance(env, type) else name
+    start = run_checks(title, {"tasks": lambda: _no_tasks(lent())}, ())
+    if not tasks and not start:
+        lent.close()
+        return start
     subject = _EnvironmentChecks(Probe(lent, actions, turns), tuple(tasks or _first_tasks(lent())))
     lent.close()
     checks: dict[str, Check] = {
@@ -95,27 +112,8 @@ def check_env(
     }
     if processes:
         checks["processes"] = functools.partial(lent.around, functools.partial(subject.processes, factory))
-    name = env if isinstance(env, str) else env.__qualname__ if isinstance(env, type) else repr(env)
-    report = run_checks(f"<class {name!r}>" if isinstance(env, type) else name, checks, skip)
-    return dataclasses.replace(report, findings=_without_consequences(report.findings))
-
-
-def _without_consequences(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    """A world that does not repeat itself differs in each comparison, too: told once, as its cause."""
-    if not any(finding.check == "determinism" and finding.severity == "error" for finding in findings):
-        return findings
-    left = tuple(finding for finding in findings if not _compares(finding))
-    unjudged = ", ".join(sorted({finding.check for finding in findings if _compares(finding)}))
-    if not unjudged:
-        return findings
-    text = f"episodes were compared in {unjudged} as well and differed; mend this first, then check again"
-    return (*left, Finding("note", "determinism", text))
-
-
-def _compares(finding: Finding) -> bool:
-    if finding.check == "gymnasium":
-        return "non-deterministic" in finding.message
-    return finding.check in _COMPARING and not finding.message.startswith("raised ")
+    report = run_checks(title, checks, skip)
+    return dataclasses.replace(report, findings=without_consequences(report.findings))
 
 
 def _factory(env: object) -> Factory:
@@ -133,8 +131,19 @@ def _factory(env: object) -> Factory:
     made = cast("Callable[[], object]", env)
     if not isinstance(first := made(), TextEnv):
         raise CheckError(f"check_env needs a TextEnv; {env!r} made a {type(first).__name__}.")
-    first.close()
+    with contextlib.suppress(*RAISED):  # the check "close" tells it
+        first.close()
     return cast("Factory", made)
+
+
+def _no_tasks(env: TextEnv) -> Iterator[Finding]:
+    """What is wrong with the number of tasks of the first split, without which nothing can be played."""
+    split = env.list_splits()[0]
+    size: object = env.num_tasks(split)
+    if size is None or (isinstance(size, int | np.integer) and size > 0):
+        return
+    text = f"num_tasks({split!r}) is {size!r}; a split has at least one task, and None stands for no end"
+    yield Finding("error", "tasks", text)
 
 
 def _first_tasks(env: TextEnv) -> list[Where]:
@@ -161,9 +170,12 @@ class _EnvironmentChecks:
             "isolation": self.isolation,
             "keys": self.keys,
             "snapshot": self.snapshot,
+            "hooks": self.hooks,
+            "threads": self.threads,
             "gold": self.gold,
             "leak": self.leak,
             "admissible": self.admissible,
+            "close": self.close,
         }
 
     def gymnasium(self) -> Iterator[Finding]:
@@ -203,9 +215,11 @@ class _EnvironmentChecks:
 
     def types(self) -> Iterator[Finding]:
         """Observations are texts, rewards finite numbers, flags booleans, and reserved info has its type."""
+        ends: list[tuple[float, object]] = []
         unsaid: list[Finding] = []
         for where in self.tasks:
             env = self.probe.make()
+            total = 0.0
             observation, info = env.reset(
                 seed=self.probe.seed, options={"split": where[0], "index": where[1]}
             )
@@ -214,10 +228,13 @@ class _EnvironmentChecks:
                 step = env.step(self.probe.choose(env, turn))
                 yield from wrong_types(f"step {turn}", step[0], step[4])
                 yield from wrong_numbers(env, turn, step[1], step[2], step[3])
+                total += paid(step[1])
                 if step[2] or step[3]:
+                    ends.append((total, step[4].get("success")))
                     unsaid += without_success(_address(where), step[4]) if step[2] else ()
                     break
         yield from unsaid[:1]
+        yield from opposite(ends)
 
     def order(self) -> Iterator[Finding]:
         """`step` before `reset` and after the end raises `EnvironmentUsageError`."""
@@ -329,19 +346,24 @@ class _EnvironmentChecks:
 
     def snapshot(self) -> Iterator[Finding]:
         """`restore(snapshot())` brings back the same behaviour, here and in another instance."""
-        for where in self.tasks:
-            env, other = self.probe.make(), self.probe.make()
-            for prefix in (0, 1, 3):
-                played = self.probe.play(env, where, turns=prefix)
-                if played[-1].over:
-                    break
-                saved = env.snapshot()
-                first = self.probe.go_on(env, prefix, 4)
-                self.probe.begin(other, where)
-                for name, target in (("the same instance", env), ("another instance", other)):
-                    target.restore(saved)
-                    if text := difference(first, self.probe.go_on(target, prefix, 4)):
-                        yield Finding("error", "snapshot", f"{_address(where)}, restored in {name}: {text}")
+        yield from wrong_snapshots(self.probe, self.tasks)
+
+    def hooks(self) -> Iterator[Finding]:
+        """A hook may be read any number of times."""
+        yield from changed_by_reading(self.probe, self.tasks[0])
+
+    def threads(self) -> Iterator[Finding]:
+        """A world that blocks can be played from other threads."""
+        yield from fails_in_threads(self.probe, self.tasks[0])
+
+    def close(self) -> Iterator[Finding]:
+        """An environment can be closed after an episode began."""
+        env = self.probe.make()
+        self.probe.begin(env, self.tasks[0])
+        try:
+            env.close()
+        except RAISED as error:
+            yield Finding("error", "close", f"close() raised {type(error).__name__}: {error}")
 
     def gold(self) -> Iterator[Finding]:
         """The reference answer is neither in the prompt nor in info."""
@@ -367,6 +389,13 @@ class _EnvironmentChecks:
         for where in self.tasks:
             env = self.probe.make()
             self.probe.begin(env, where)
+            commands: object = env.admissible() or ()
+            if isinstance(commands, str) or not all(
+                isinstance(each, str) for each in cast("Sequence[object]", commands)
+            ):
+                text = f"admissible() must return a list of texts; got {commands!r:.80}"
+                yield Finding("error", "admissible", f"{_address(where)}: {text}")
+                return
             for command in tuple(env.admissible() or ())[:_COMMANDS]:
                 self.probe.begin(env, where)
                 if act(env, command).refused:
@@ -395,7 +424,8 @@ def _raises_usage(env: TextEnv) -> bool:
 
 
 def _unusable(played: Sequence[Moment]) -> Unusable | None:
-    keys = (key for moment in played for key in (moment.observation_key, moment.state_key))
+    told = [moment for moment in played if lone_surrogate(moment.observation) is None]
+    keys = (key for moment in told for key in (moment.observation_key, moment.state_key))
     return next((key for key in keys if isinstance(key, Unusable)), None)
 
 

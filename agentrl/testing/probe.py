@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from agentrl.trajectory import TurnKind, digest
+from agentrl.world.closing import RAISED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 
     from agentrl.testing.report import Check, Finding
-    from agentrl.world.env import TextEnv
+    from agentrl.world.env import StepResult, TextEnv
 
 Where: TypeAlias = tuple[str, int]
 NONSENSE: Final = ("xyzzy the frobnicator", "plugh")
@@ -83,7 +84,8 @@ class Lent:
     def close(self) -> None:
         """Close every environment that was made."""
         while self._made:
-            self._made.pop().close()
+            with contextlib.suppress(*RAISED):  # the check "close" tells it
+                self._made.pop().close()
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,12 @@ class Probe:
 
 def act(env: TextEnv, action: str) -> Moment:
     """Take one step and record it."""
-    observation, reward, terminated, truncated, info = env.step(action)
+    return record(env, env.step(action), action)
+
+
+def record(env: TextEnv, step: StepResult, action: str) -> Moment:
+    """Record what a step gave."""
+    observation, reward, terminated, truncated, info = step
     return moment(env, observation, float(reward), terminated, truncated, info, action)
 
 
@@ -158,7 +165,7 @@ def key_of(key: Hashable | None) -> Key:
     """Return the digest of a key."""
     try:
         return None if key is None else digest(key)
-    except TypeError as error:
+    except (TypeError, UnicodeEncodeError) as error:
         return Unusable(str(error))
 
 
@@ -175,7 +182,7 @@ def difference(one: Sequence[Moment], other: Sequence[Moment]) -> str | None:
             "state_key",
         ):
             left, right = getattr(first, name), getattr(second, name)
-            if left != right:
+            if left != right and (left == left or right == right):  # noqa: PLR0124  # two NaN are alike
                 return f"{name} after {turn} actions is {_short(left)} once and {_short(right)} once"
         if repr(sorted(first.info.items())) != repr(sorted(second.info.items())):
             infos = f"{_short(dict(first.info))} once and {_short(dict(second.info))} once"

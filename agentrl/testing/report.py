@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from agentrl.errors import CheckError
+from agentrl.world.closing import RAISED
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
@@ -89,5 +90,5 @@ def _once(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 def _contained(name: str, check: Check) -> Iterator[Finding]:
     try:
         yield from check()
-    except Exception as error:  # noqa: BLE001  # whatever it raises is what the check found
+    except RAISED as error:  # whatever it raises is what the check found
         yield Finding("error", name, f"raised {type(error).__name__}: {error}")

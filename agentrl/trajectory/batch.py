@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agentrl.errors import BatchError, MissingColumnError
+from agentrl.trajectory.arrays import columns_from
 from agentrl.trajectory.columns import (
     AXES,
     CURRENT_LOGPROB,
     CURRENT_VOCABULARY_LOGPROB,
-    DEFAULTS,
     ENTROPY,
     GOLD_LOGPROB,
     GOLD_LOGPROB_FINAL,
@@ -49,7 +49,6 @@ from agentrl.trajectory.segments import (
     check_offsets,
     check_sampled,
     expand,
-    factorize,
     keys_of,
     offsets,
     ranges,
@@ -71,7 +70,7 @@ __all__ = [
     "LOGPROB_BEFORE_UPDATE", "NO_KEY", "NO_SPAN", "REFERENCE_LOGPROB", "SENTENCE", "SPAN", "STOPS", "VALUE",
     "VOCABULARY_LOGPROB",
     "Axis", "Batch", "Bools", "Column", "Floats", "Ints", "Keys", "Texts",
-    "expand", "factorize", "keys_of", "reward_component", "segment_sum",
+    "expand", "keys_of", "reward_component", "segment_sum",
 ]  # fmt: skip
 
 
@@ -139,6 +138,7 @@ class Batch:
         check_offsets("token_start", self.token_start, sizes["S"], sizes["T"])
         check_offsets("sample_start", self.sample_start, sizes["S"], sizes["N"])
         check_sampled(self.sampled, self.token_start, self.sample_start)
+        check_range("group", self.group, 0, 2**31)
         check_range("kind", self.kind, 0, len(KINDS))
         check_range("stop", self.stop, 0, len(STOPS))
         check_range("success", self.success, -1, 2)
@@ -278,7 +278,7 @@ class Batch:
     def from_arrays(
         cls,
         *,
-        group: ArrayLike,
+        group: ArrayLike | Sequence[object],
         turns_per_trajectory: ArrayLike,
         reward: ArrayLike,
         tokens_per_turn: ArrayLike | None = None,
@@ -287,14 +287,18 @@ class Batch:
         """Build a batch from plain arrays; what is not given gets a neutral value.
 
         Args:
-            group: (E,) any hashable labels; `turns_per_trajectory`: (E,) counts; `reward`: (S,) per turn.
+            group: (E,) hashable labels, compared as Python objects; `turns_per_trajectory`: (E,) counts.
+            reward: (S,) per turn, held as float32: of 1e8 and 1e8 + 1 it knows no difference.
             tokens_per_turn: (S,) sampled tokens of each turn; one each by default. With prompt tokens, give
                 `token_start`, `sample_start`, `token` and `sampled` instead.
-            optional: any attribute of `Batch` by name (keys may hold any hashable labels, None for no
-                anchor), and `columns={ENTROPY: array}` by `Column` or by name.
+            optional: any attribute of `Batch` by name, and `columns={ENTROPY: array}` by `Column` or by name.
+                Keys are hashable labels, and None, NaN and the number -1 (`NO_KEY`) make no anchor; labels of
+                a final key are those of the same key before a turn. A branch gives `parent` and the number
+                of turns that it shares with it, `branch_turn`.
 
         Raises:
-            BatchError: an array does not fit, or a name is unknown.
+            BatchError: an array does not fit, a name is unknown, a trajectory has no group (None or NaN), or
+            the parents are of another group or make no tree.
 
         >>> batch = Batch.from_arrays(
         ...     group=[0, 0], turns_per_trajectory=[2, 1], reward=[0, 1, 0], observation_key=["a", "b", "a"]
@@ -302,63 +306,12 @@ class Batch:
         >>> batch.trajectory_of_turn.tolist(), batch.observation_key.tolist()
         ([0, 0, 1], [0, 1, 0])
         """
-        return _from_arrays(group, turns_per_trajectory, reward, tokens_per_turn, optional)
-
-
-def _from_arrays(
-    group: ArrayLike,
-    turns: ArrayLike,
-    reward: ArrayLike,
-    tokens: ArrayLike | None,
-    optional: Mapping[str, object],
-) -> Batch:
-    known = {item.name for item in fields(Batch)}
-    unknown = sorted(set(optional) - known)
-    if unknown:
-        raise BatchError(
-            f"Batch has no column {unknown[0]!r}; it takes {', '.join(sorted(known))} and columns={{...}}."
-        )
-    given = dict(optional)
-    rewards = _array("reward", reward, np.float32)
-    per_turn = (
-        np.ones(len(rewards), np.int32) if tokens is None else _array("tokens_per_turn", tokens, np.int32)
-    )
-    start = {
-        name: _array(name, given.pop(name, offsets(per_turn)), np.int32)
-        for name in ("token_start", "sample_start")
-    }
-    last = {name: int(entries[-1]) if entries.size else 0 for name, entries in start.items()}
-    sizes = {
-        "E": len(np.asarray(group)), "S": len(rewards), "T": last["token_start"], "N": last["sample_start"],
-    }  # fmt: skip
-    values: dict[str, object] = {
-        "group": factorize(group), "turn_start": offsets(_array("turns_per_trajectory", turns, np.int32)),
-        "reward": rewards, **start, "columns": given.pop("columns", {}),
-    }  # fmt: skip
-    for name, (default, kind) in DEFAULTS.items():
-        values[name] = _column(name, given.pop(name, None), default, kind, sizes[AXES[name]])
-    return Batch(**{**values, **given})  # type: ignore[arg-type]  # every value was converted above
-
-
-def _column(
-    name: str, given: object, default: object, kind: type[np.generic], size: int
-) -> NDArray[np.generic]:
-    if given is None:
-        return np.full(size, default, dtype=kind if kind is not np.str_ else "U16")
-    if name.endswith("_key"):
-        return keys_of(given)  # type: ignore[arg-type]  # any sequence of labels
-    return _array(name, given, kind)
-
-
-def _array(name: str, given: object, kind: type[np.generic]) -> NDArray[np.generic]:
-    try:
-        values = np.asarray(given, dtype=None if kind is np.str_ else kind)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BatchError(
-            f"column {name!r} must be a flat array of {kind.__name__} values; {error}."
-        ) from error
-    if values.ndim != 1:
-        raise BatchError(
-            f"column {name!r} has shape {values.shape}; expected one axis. Give one entry per row."
-        )
-    return values
+        known = {item.name for item in fields(cls)} - {"group", "reward", "turn_start"}
+        unknown = sorted(set(optional) - known)
+        if unknown:
+            raise BatchError(
+                f"Batch has no column {unknown[0]!r}; it takes {', '.join(sorted(known))} and "
+                "columns={...}."
+            )
+        values = columns_from(group, turns_per_trajectory, reward, tokens_per_turn, optional)
+        return cls(**values)  # type: ignore[arg-type]  # every column was converted

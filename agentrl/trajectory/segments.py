@@ -34,15 +34,6 @@ def keys_of(labels: Sequence[object] | NDArray[np.generic]) -> Keys:
         ) from error
 
 
-def factorize(labels: ArrayLike) -> Ints:
-    """Number labels in order of first appearance, as int32.
-
-    >>> factorize(["b", "a", "b"]).tolist()
-    [0, 1, 0]
-    """
-    return keys_of(np.asarray(labels).tolist()).astype(np.int32)
-
-
 def dense(ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
     """Number distinct ids from 0 in ascending order; return the numbers and how many there are.
 

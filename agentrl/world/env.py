@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypedDict
@@ -17,6 +18,7 @@ import gymnasium
 import numpy as np
 
 from agentrl.errors import EnvironmentUsageError
+from agentrl.world.guard import guard_reset, guard_restore, guard_step
 from agentrl.world.protocol import PlainText, Protocol, Tags
 from agentrl.world.space import TextSpace
 from agentrl.world.terms import Meter
@@ -25,7 +27,7 @@ from agentrl.world.toolbox import Toolbox
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from agentrl.world.protocol import Parsed
     from agentrl.world.terms import Terms
@@ -136,9 +138,11 @@ class TextEnv(gymnasium.Env[str, str]):
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         if "reset" in cls.__dict__:
-            cls.reset = _guard_reset(cls.__dict__["reset"])  # type: ignore[method-assign]  # same signature
+            cls.reset = guard_reset(cls.__dict__["reset"])  # type: ignore[method-assign]  # same signature
         if "step" in cls.__dict__:
-            cls.step = _guard_step(cls.__dict__["step"])  # type: ignore[assignment]  # same signature
+            cls.step = guard_step(cls.__dict__["step"])  # type: ignore[assignment]  # same signature
+        if "restore" in cls.__dict__:
+            cls.restore = guard_restore(cls.__dict__["restore"])  # type: ignore[assignment]  # same signature
 
     # -- tasks ---------------------------------------------------------------------------------------------
 
@@ -303,8 +307,18 @@ class TextEnv(gymnasium.Env[str, str]):
         return None
 
     def snapshot(self) -> object:
-        """Return the whole state of the episode; `restore` of it must bring back identical behaviour."""
-        return copy.deepcopy({name: value for name, value in self.__dict__.items() if name not in _SHARED})
+        """Return the whole state of the episode; `restore` of it must bring back identical behaviour.
+
+        Raises:
+            EnvironmentUsageError: this world has no snapshots; rollouts that branch replay its actions. The
+                inherited form says so of what cannot be copied (a generator, a lock, an open file).
+        """
+        try:
+            return copy.deepcopy(
+                {name: value for name, value in self.__dict__.items() if name not in _SHARED}
+            )
+        except (TypeError, copy.Error, pickle.PicklingError) as error:
+            raise EnvironmentUsageError(f"{type(self).__name__} cannot be copied: {error}.") from error
 
     def restore(self, state: object) -> None:
         """Go back to a `snapshot`, also one taken from another instance of the same world."""
@@ -334,35 +348,3 @@ class TextEnv(gymnasium.Env[str, str]):
         raise EnvironmentUsageError(
             f"step() of {name} was called after its episode ended; call reset() to begin another."
         )
-
-
-def _guard_reset(
-    reset: Callable[..., tuple[str, dict[str, object]]],
-) -> Callable[..., tuple[str, dict[str, object]]]:
-    @functools.wraps(reset)
-    def guarded(
-        self: TextEnv, *, seed: int | None = None, options: dict[str, object] | None = None
-    ) -> tuple[str, dict[str, object]]:
-        try:
-            observation, info = reset(self, seed=seed, options=options)
-        except BaseException:
-            self._phase = "new"
-            raise
-        self._phase = "running"
-        self._note(observation, valid=True)
-        return observation, info
-
-    return guarded
-
-
-def _guard_step(step: Callable[[TextEnv, str], StepResult]) -> Callable[[TextEnv, str], StepResult]:
-    @functools.wraps(step)
-    def guarded(self: TextEnv, action: str) -> StepResult:
-        self._check_running()
-        result = step(self, action)
-        observation, _, terminated, truncated, info = result
-        self._note(observation, valid=info.get("valid", True) is not False)
-        self._phase = "over" if terminated or truncated else "running"
-        return result
-
-    return guarded

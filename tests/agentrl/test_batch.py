@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 from agentrl.errors import BatchError, MissingColumnError
+from agentrl.recipes import get
 from agentrl.testing.make import make_trajectories
 from agentrl.trajectory import same
 from agentrl.trajectory.batch import ENTROPY, GOLD_LOGPROB, KNOWN_COLUMNS, NO_KEY, Batch, Column
 from agentrl.trajectory.pack import pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def small(**columns: object) -> Batch:
@@ -45,6 +52,74 @@ def test_from_arrays_numbers_labels_and_fills_neutral_values() -> None:
     assert batch.valid.all()
 
 
+def test_keys_before_a_turn_and_final_keys_are_numbered_together() -> None:
+    batch = small(
+        observation_key=["a", "a", "b"], final_observation_key=["b", "c"],
+        state_key=["x", "y", "x"], final_state_key=["y", None],
+    )  # fmt: skip
+    assert (batch.observation_key.tolist(), batch.final_observation_key.tolist()) == ([0, 0, 1], [1, 2])
+    assert (batch.state_key.tolist(), batch.final_state_key.tolist()) == ([0, 1, 0], [1, NO_KEY])
+
+
+def test_salt_finds_the_edge_that_leads_to_the_end() -> None:
+    # The one turn of the first trajectory and the first turn of the second are one edge, a to b by one token:
+    # its rewards, 0 and 1, meet at 0. Only the last turn, b to c, keeps 1 / (2 / sqrt 2).
+    batch = Batch.from_arrays(
+        group=[0, 0], turns_per_trajectory=[1, 2], reward=[0, 0, 1],
+        observation_key=["a", "a", "b"], final_observation_key=["b", "c"],
+    )  # fmt: skip
+    assert np.allclose(get("SALT").credit(batch).advantage, [0, 0, 0.5**0.5], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [
+        ([1, "1", 1], [0, 1, 0]),
+        ([("t", 1), ("t", 1), ("u",)], [0, 0, 1]),
+        (np.array(["b", "a", "b"]), [0, 1, 0]),
+        ([np.int64(7), 7, np.array(8)], [0, 0, 1]),
+        ([-1, 0, -1], [0, 1, 0]),
+    ],
+)
+def test_groups_are_compared_as_python_objects(labels: Sequence[object], numbers: list[int]) -> None:
+    assert (
+        Batch.from_arrays(group=labels, turns_per_trajectory=[1] * 3, reward=[0] * 3).group.tolist()
+        == numbers
+    )
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_trajectory_without_a_group_is_refused(missing: float | None) -> None:
+    with pytest.raises(BatchError, match=r"trajectory 1 has group (None|nan), which is no label"):
+        Batch.from_arrays(group=["x", missing], turns_per_trajectory=[1, 1], reward=[0, 0])
+    with pytest.raises(BatchError, match="'group' has entries from -1 to 0"):
+        replace(small(), group=np.array([0, -1], np.int32))
+
+
+@pytest.mark.parametrize(
+    "keys", [[None, "a", "b"], [-1, 0, 1], [-1.0, 2, 3], [float("nan"), -2, 1], np.array([-1, 5, 6])]
+)
+def test_no_key_makes_no_anchor(keys: Sequence[object]) -> None:
+    batch = small(observation_key=keys)
+    assert batch.observation_key.tolist() == [NO_KEY, 0, 1]
+    assert small(observation_key=batch.observation_key).observation_key.tolist() == [NO_KEY, 0, 1]
+
+
+def test_a_parent_is_of_the_same_group() -> None:
+    with pytest.raises(BatchError, match="trajectory 1 has its parent, 0, in another group"):
+        Batch.from_arrays(
+            group=["a", "b"], turns_per_trajectory=[1, 1], reward=[0, 0], parent=[-1, 0], branch_turn=[-1, 0]
+        )
+
+
+def test_a_long_line_of_branches_is_no_circle() -> None:
+    parent = np.arange(-1, 8)
+    batch = Batch.from_arrays(
+        group=[0] * 9, turns_per_trajectory=[1] * 9, reward=[0] * 9, parent=parent, branch_turn=[0] * 9
+    )
+    assert batch.parent.tolist() == parent.tolist()
+
+
 def test_zero_trajectories() -> None:
     batch = Batch.from_arrays(group=[], turns_per_trajectory=[], reward=[])
     assert batch.episode_reward.shape == batch.stream_turn_start[1:].shape == (0,)
@@ -78,7 +153,7 @@ def test_a_column_of_ones_own_is_selected_along_its_axis_when_lengths_agree() ->
 
 
 def test_select_picks_repeats_and_reorders() -> None:
-    batch = small(parent=[-1, 0], columns={"gold_logprob": [1, 2, 3]})
+    batch = small(parent=[-1, 0], branch_turn=[-1, 1], columns={"gold_logprob": [1, 2, 3]})
     picked = batch.select([1, 0])
     assert picked.reward.tolist() == [2, 0.5, 1]
     assert picked.parent.tolist() == [1, -1]
@@ -103,14 +178,26 @@ def test_select_refuses_rows_outside() -> None:
     [
         ({"colour": [1]}, "Batch has no column 'colour'; it takes"),
         ({"valid": [True]}, r"'valid' has shape \(1,\); expected \(3,\)"),
-        ({"logprob": [0.0] * 5}, "'sample_start' must hold 4 non-decreasing offsets from 0 to 5"),
+        ({"logprob": [0.0] * 5}, r"'logprob' has shape \(5,\); expected \(6,\)"),
         ({"member": ["x", "y"]}, "'member' must be a flat array of int32 values"),
         ({"member": [[1, 2], [3, 4]]}, r"'member' has shape \(2, 2\); expected one axis"),
-        ({"observation_key": [[1], [2], [3]]}, "labels must be a flat sequence of hashable values"),
+        ({"member": [0, 1.5]}, "'member' has 1.5 at entry 1; expected whole numbers that fit int32"),
+        ({"token": np.array([0, 1, 2, 3, 4, 2**32])}, "'token' has 4294967296 at entry 5"),
+        ({"observation_key": [[1], [2], [3]]}, "'observation_key' must hold hashable labels; .*Use tuples"),
+        (
+            {"observation_key": np.zeros((3, 2))},
+            r"'observation_key' must be a flat sequence .* shape \(3, 2\)",
+        ),
+        ({"state_key": "abc"}, "'state_key' must be a flat sequence of labels; got 'abc'"),
+        ({"turn_start": [0, 2, 3]}, "Batch has no column 'turn_start'"),
         ({"kind": [0, 0, 9]}, "'kind' has entries from 0 to 9; expected 0 to 3"),
         ({"stop": [0, 7]}, "'stop' has entries"),
         ({"success": [0, 2]}, "'success' has entries"),
         ({"parent": [2, -1]}, "'parent' has entries"),
+        ({"parent": [1, 0]}, "parents of trajectory 0 run in a circle"),
+        ({"parent": [-1, 1]}, "parents of trajectory 1 run in a circle"),
+        ({"parent": [-1, 0]}, "trajectory 1 leaves its parent, 0, at branch_turn -1; expected .* 0 to 1"),
+        ({"parent": [-1, 0], "branch_turn": [-1, 2]}, "at branch_turn 2; expected .* 0 to 1"),
         ({"sampled": [True] * 5 + [False]}, "sampled marks 5 tokens but logprob has 6 entries"),
         ({"columns": {"entropi": np.zeros(6)}}, "no known optional column 'entropi'. Did you mean 'entropy'"),
         ({"columns": {"entropy": np.zeros(3)}}, r"'entropy' has shape \(3,\); expected \(6,\)"),
@@ -128,17 +215,18 @@ def test_from_arrays_errors(columns: dict[str, object], sentence: str) -> None:
             [2, 2],
             [0, 1, 2],
             None,
-            "'turn_start' must hold 3 non-decreasing offsets from 0 to 3; .* from 0 to 4",
+            "turns_per_trajectory counts 4 turns but reward has 3 entries",
         ),
-        ([3], [0, 1, 2], None, "'turn_start' must hold 3"),
-        ([4, -1], [0, 1, 2], None, "'turn_start' must hold 3 non-decreasing"),
-        ([2, 1], [0, 1, 2], [1, 1], "'token_start' must hold 4"),
+        ([3], [0, 1, 2], None, "turns_per_trajectory has 1 entries, .* for each trajectory, 2 of them"),
+        ([4, -1], [0, 1, 2], None, "turns_per_trajectory has 2 entries, the smallest -1"),
+        ([1.7, 1.3], [0, 1], None, "'turns_per_trajectory' has 1.7 at entry 0; expected whole numbers"),
+        ([2, 1], [0, 1, 2], [1, 1], "tokens_per_turn has 2 entries, .* for each turn, 3 of them"),
         ([2, 1], ["a", "b", "c"], None, "'reward' must be a flat array of float32"),
         ([2, 1], [[0], [1], [2]], None, r"'reward' has shape \(3, 1\)"),
     ],
 )
 def test_from_arrays_shape_errors(
-    turns: list[int], reward: list[float], tokens: list[int] | None, sentence: str
+    turns: list[float], reward: list[float], tokens: list[int] | None, sentence: str
 ) -> None:
     with pytest.raises(BatchError, match=sentence):
         Batch.from_arrays(group=[0, 0], turns_per_trajectory=turns, reward=reward, tokens_per_turn=tokens)

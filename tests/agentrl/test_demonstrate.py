@@ -71,7 +71,7 @@ class Mute(Presser):
         ("step", raises(KeyError("boom")), "KeyError: 'boom'."),
         ("step", raises(OSError("flaky disk")), "OSError: flaky disk."),
         ("step", raises(SystemExit(3)), "SystemExit: 3."),
-        ("step", gives(("x", 0.0, True, {})), r"(step\(\) returned|ValueError)"),
+        ("step", gives(("x", 0.0, True, {})), r"step\(\) of Bad returned .*; return \(observation, reward"),
         ("expert", Presser, r"expert\(\) raised TypeError"),
         ("expert", gives("press"), r"'press' is no player; return an object with act\(\) and observe\(\)."),
         ("expert", gives(Mute()), r"act\(\) raised TypeError: it returned None; return a text."),

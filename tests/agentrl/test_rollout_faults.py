@@ -358,7 +358,7 @@ GOOD: StepResult = ("Say lamp.", 0.0, False, False, {})
 @pytest.mark.parametrize(
     ("result", "word"),
     [
-        (("Say lamp.", 0.0, False, {}), "expected 5"),
+        (("Say lamp.", 0.0, False, {}), "returned (str, float, bool, dict); return"),
         ((7, 0.0, False, False, {}), "return a text"),
         (("x", "1.0", False, False, {}), "return a number"),
         (("x", float("nan"), False, False, {}), "finite"),

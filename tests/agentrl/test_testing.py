@@ -69,7 +69,7 @@ def found(env: type[TextEnv], check: str, actions: Sequence[str] = ("forward",),
 def test_a_good_world_passes(actions: tuple[str, ...]) -> None:
     report = check_env(Corridor, actions=actions, turns=40)
     assert report.findings == (), str(report)
-    assert len(report.checks) == 12
+    assert len(report.checks) == 15
     report.raise_if_failed()
 
 
@@ -361,7 +361,7 @@ def test_a_world_that_does_not_repeat_itself_is_told_so_once() -> None:
         ("error", "determinism"),
         ("note", "determinism"),
     ]
-    assert "compared in gymnasium, isolation" in report.findings[1].message
+    assert "compared in gymnasium, hooks, isolation" in report.findings[1].message
 
 
 def test_words_that_judge_nobody_are_no_leak() -> None:
@@ -395,7 +395,7 @@ def test_a_world_that_cannot_be_sent_away_is_noted() -> None:
 def test_a_failed_report_raises_all_its_errors() -> None:
     report = check_env(Telling, actions=["forward"])
     with pytest.raises(
-        CheckError, match=r": 1 error \(12 checks\)\n  error: \[gold\].*\(and 2 more like it\)"
+        CheckError, match=r": 1 error \(15 checks\)\n  error: \[gold\].*\(and 2 more like it\)"
     ):
         report.raise_if_failed()
 

@@ -1,0 +1,105 @@
+"""Whether a world stands the calls of a rollout: from other threads, and hooks that are read often."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import queue
+import threading
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+from agentrl.errors import EnvironmentFault
+from agentrl.testing.probe import difference, moment, record
+from agentrl.testing.report import Finding
+from agentrl.world.closing import RAISED
+from agentrl.world.env import TextEnv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from agentrl.testing.probe import Moment, Probe, Where
+
+T = TypeVar("T")
+_HOOKS: Final = ("observation_key", "state_key", "admissible", "gold", "system_text")
+_APART: Final = (
+    "reset and step of a blocking world run in different threads, and there {what}. Keep nothing between "
+    "calls that belongs to one thread, such as threading.local or a connection of sqlite3 without "
+    "check_same_thread=False"
+)
+
+
+def fails_in_threads(probe: Probe, where: Where) -> Iterator[Finding]:
+    """Play a world that blocks as a rollout does, `reset` and each `step` in a thread of its own."""
+    env = probe.make()
+    if not env.blocks:
+        return
+    here = probe.play(probe.make(), where)
+    try:
+        what = difference(here, _played_apart(probe, env, where))
+    except RAISED as error:
+        what = f"it raised {type(error).__name__}: {error}".rstrip(".")
+    if what:
+        yield Finding("error", "threads", f"{where[0]}/{where[1]}: {_APART.format(what=what)}")
+
+
+def _played_apart(probe: Probe, env: TextEnv, where: Where) -> list[Moment]:
+    reset = functools.partial(env.reset, seed=probe.seed, options={"split": where[0], "index": where[1]})
+    over = threading.Event()
+    try:
+        observation, info = _in_thread(env, reset, over)
+        moments = [moment(env, observation, info=info)]
+        for turn in range(probe.turns):
+            action = probe.choose(env, turn)
+            step = _in_thread(env, functools.partial(env.step, action), over)
+            moments.append(record(env, step, action))
+            if moments[-1].over:
+                break
+    finally:
+        over.set()
+    return moments
+
+
+def _in_thread(env: TextEnv, call: Callable[[], T], over: threading.Event) -> T:
+    """Call in a thread that stays until all is over, for a later one would get its number."""
+    box: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            box.put((call(), None))
+        except BaseException as error:  # noqa: BLE001  # raised again where it is awaited
+            box.put((None, error))
+        over.wait()
+
+    threading.Thread(target=work, name="checked environment", daemon=True).start()
+    try:
+        value, raised = box.get(timeout=env.step_seconds)
+    except queue.Empty:
+        raise EnvironmentFault(f"a call took longer than {env.step_seconds:g} s") from None
+    if raised is not None:
+        raise raised
+    return cast("T", value)
+
+
+def changed_by_reading(probe: Probe, where: Where) -> Iterator[Finding]:
+    """Play the same actions with and without reading each hook twice more before every one of them."""
+    played = probe.play(probe.make(), where)
+    scripted = dataclasses.replace(probe, actions=tuple(str(each.action) for each in played[1:]))
+    plain = _read_often(scripted, where, None)
+    for name in _HOOKS:
+        if getattr(type(probe.make()), name) is getattr(TextEnv, name):
+            continue
+        if text := difference(plain, _read_often(scripted, where, name)):
+            said = f"reading {name}() twice more changes the episode: {text}. A hook only looks"
+            yield Finding("error", "hooks", f"{where[0]}/{where[1]}: {said}")
+
+
+def _read_often(probe: Probe, where: Where, hook: str | None) -> list[Moment]:
+    env = probe.make()
+    moments = [probe.begin(env, where)]
+    for turn in range(len(probe.actions)):
+        for _ in range(2 if hook else 0):
+            getattr(env, str(hook))()
+        moments += probe.go_on(env, turn, 1)
+        if moments[-1].over:
+            break
+    return moments
