@@ -6,19 +6,27 @@ the expert's own turns are imitated.
 
 from __future__ import annotations
 
+import functools
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from agentrl.errors import RolloutError
+from agentrl.errors import AgentrlError, EnvironmentFault, EnvironmentUsageError, RolloutError
+from agentrl.rollout.deadline import finished
 from agentrl.rollout.easy import default_protocol
+from agentrl.rollout.stage import StageFailure, failure_of, hook_failure, told
 from agentrl.rollout.text import rendered
+from agentrl.rollout.typed import reset_result, step_result
+from agentrl.trajectory import InvalidReason
+from agentrl.world.closing import RAISED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from agentrl.world.env import TextEnv
+    from agentrl.world.env import Expert, StepResult, TextEnv
     from agentrl.world.protocol import Protocol
+
+Given = TypeVar("Given")
 
 DRAWS = 6
 """How often the disturbances of a task are drawn before it counts as unsolvable."""
@@ -74,8 +82,11 @@ def demonstrate(  # what is played, by whom, and how it is written
     seed: int,
     max_turns: int = 200,
     protocol: Protocol | None = None,
+    step_seconds: float = 60.0,
 ) -> list[Demonstration]:
     """Let the environment's own expert solve each task while random commands are executed in between.
+
+    An episode in which the environment fails is played once more; it has a fault if it fails again.
 
     Args:
         noise: probability that a turn is disturbed: the world's own `disturbance` is executed, an admissible
@@ -83,56 +94,128 @@ def demonstrate(  # what is played, by whom, and how it is written
         seed: with a task's index it fixes that task's disturbances. Where they keep the expert from the goal,
             they are drawn again, up to `DRAWS` times in all.
         protocol: how the expert writes its turns; the environment's default (`default_protocol`) otherwise.
+        step_seconds: deadline of one `reset` or `step` of an environment that blocks.
 
     Raises:
-        RolloutError: the environment has no expert, or its expert did not solve a task.
+        RolloutError: the environment has no expert, its expert did not solve a task, or it failed.
     """
     env.protocol = (protocol or default_protocol(env)).for_tools(env.toolbox.tools)
-    return [_demonstration(env, split, index, noise, seed, max_turns) for index in indices]
+    env.step_seconds = step_seconds
+    return [_Lesson(env, split, index, noise, seed, max_turns).demonstration() for index in indices]
 
 
-def _demonstration(
-    env: TextEnv, split: str, index: int, noise: float, seed: int, max_turns: int
-) -> Demonstration:
-    draws = DRAWS if noise else 1
-    for draw in range(draws):
-        again = f"#{draw}" if draw else ""
-        rng = random.Random(f"{seed}:{split}/{index}{again}")
-        found = _solve(env, split, index, noise, rng, max_turns)
-        if found is not None:
-            return found
-    tried = f", in {draws} draws of its disturbances. Lower warm_start.noise, now {noise}" if noise else ""
-    raise RolloutError(
-        f"the expert of {type(env).__name__} did not solve {split}/{index} in {max_turns} turns{tried}"
-        f"{', or mend' if noise else '. Mend'} the expert."
-    )
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """One task, and how it is played."""
+
+    env: TextEnv
+    split: str
+    index: int
+    noise: float
+    seed: int
+    max_turns: int
+
+    def demonstration(self) -> Demonstration:
+        """Play until the expert has solved the task."""
+        draws = DRAWS if self.noise else 1
+        for draw in range(draws):
+            found = self._played(draw)
+            if found is not None:
+                return found
+        tried = f", in {draws} draws of its disturbances. Lower warm_start.noise, now {self.noise}"
+        raise RolloutError(
+            f"the expert of {type(self.env).__name__} did not solve {self._task} in {self.max_turns} turns"
+            f"{f'{tried}, or mend' if self.noise else '. Mend'} the expert."
+        )
+
+    @property
+    def _task(self) -> str:
+        return f"{self.split}/{self.index}"
+
+    def _played(self, draw: int) -> Demonstration | None:
+        """One draw, played anew if the environment failed by chance; what hangs may still hold it."""
+        turns: list[DemonstratedTurn] = []
+        try:
+            try:
+                return self._solve(draw, turns)
+            except StageFailure as failure:
+                if failure.reason is InvalidReason.WALL_CLOCK:
+                    raise
+            turns.clear()
+            return self._solve(draw, turns)
+        except StageFailure as failure:
+            episode = f"the expert's episode of {type(self.env).__name__} on {self._task}"
+            raise RolloutError(told(episode, len(turns), failure.reason, failure.detail)) from failure
+
+    def _solve(self, draw: int, turns: list[DemonstratedTurn]) -> Demonstration | None:
+        env, again = self.env, f"#{draw}" if draw else ""
+        rng = random.Random(f"{self.seed}:{self._task}{again}")
+        options: dict[str, object] = {"split": self.split, "index": self.index}
+        observation = self._call(lambda: reset_result(env.reset(seed=self.index, options=options)))
+        expert = _expert(env, observation)
+        results: tuple[str, ...] = ()
+        for _ in range(self.max_turns):
+            learn = rng.random() >= self.noise
+            action = _text("act", expert.act) if learn else _text("disturbance", lambda: _disturb(env, rng))
+            shown = observation, action, learn, results
+            observation, _, terminated, truncated, info = self._step(action)
+            turns.append(DemonstratedTurn(*shown))
+            results = cast("tuple[str, ...]", info.get("results", ()))
+            _hook("observe", functools.partial(expert.observe, action, observation))
+            if terminated and info.get("success", True):
+                schemas = env.protocol.schemas(env.toolbox.tools)
+                system = _hook("system_text", env.system_text)
+                return Demonstration(self._task, system, tuple(turns), env.protocol, schemas)
+            if terminated or truncated:
+                break
+        return None
+
+    def _step(self, action: str) -> StepResult:
+        return self._call(lambda: step_result(self.env.step(action)))
+
+    def _call(self, call: Callable[[], Given]) -> Given:
+        """Call the environment as a rollout does: with a deadline if it blocks; its faults are its own."""
+        try:
+            return finished(call, self.env.step_seconds) if self.env.blocks else call()
+        except RAISED as error:
+            if _is_ours(error):
+                raise
+            raise failure_of(error, InvalidReason.ENVIRONMENT_ERROR, self.env.step_seconds) from error
 
 
-def _solve(
-    env: TextEnv, split: str, index: int, noise: float, rng: random.Random, max_turns: int
-) -> Demonstration | None:
-    observation, _ = env.reset(seed=index, options={"split": split, "index": index})
-    expert = env.expert(observation)
+def _expert(env: TextEnv, observation: str) -> Expert:
+    expert = _hook("expert", lambda: env.expert(observation))
     if expert is None:
         raise RolloutError(
             f"{type(env).__name__} has no expert, so there is nothing to imitate. Define expert() on it, "
             "or set warm_start.demonstrations = 0 and start from a trained model."
         )
-    turns: list[DemonstratedTurn] = []
-    results: tuple[str, ...] = ()
-    for _ in range(max_turns):
-        learn = rng.random() >= noise
-        action = expert.act() if learn else _disturb(env, rng)
-        turns.append(DemonstratedTurn(observation, action, learn, results))
-        observation, _, terminated, truncated, info = env.step(action)
-        results = cast("tuple[str, ...]", info.get("results", ()))
-        expert.observe(action, observation)
-        if terminated and info.get("success", True):
-            schemas = env.protocol.schemas(env.toolbox.tools)
-            return Demonstration(f"{split}/{index}", env.system_text(), tuple(turns), env.protocol, schemas)
-        if terminated or truncated:
-            break
-    return None
+    if not all(callable(getattr(expert, name, None)) for name in ("act", "observe")):
+        raise hook_failure(
+            "expert", TypeError(f"{expert!r} is no player; return an object with act() and observe()")
+        )
+    return expert
+
+
+def _hook(name: str, call: Callable[[], Given]) -> Given:
+    try:
+        return call()
+    except RAISED as error:
+        if _is_ours(error):
+            raise
+        raise hook_failure(name, error) from error
+
+
+def _text(name: str, call: Callable[[], str]) -> str:
+    text: object = _hook(name, call)
+    if not isinstance(text, str):
+        raise hook_failure(name, TypeError(f"it returned {text!r}; return a text"))
+    return text
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the error is a sentence with its own repair, such as a package to install."""
+    return isinstance(error, AgentrlError) and not isinstance(error, EnvironmentFault | EnvironmentUsageError)
 
 
 def _disturb(env: TextEnv, rng: random.Random) -> str:

@@ -12,7 +12,7 @@ import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
-from agentrl.errors import EnvironmentFault, RolloutError
+from agentrl.errors import EnvironmentFault, RolloutError, as_sentence
 from agentrl.rollout.deadline import Late, in_thread, within
 from agentrl.rollout.typed import reset_result, step_result
 from agentrl.trajectory import InvalidReason, digest
@@ -277,18 +277,13 @@ class Stage:
         return self._failure(error, InvalidReason.ENVIRONMENT_ERROR)
 
     def _failure(self, error: BaseException, otherwise: InvalidReason) -> StageFailure:
-        if isinstance(error, Late):
-            return StageFailure(InvalidReason.WALL_CLOCK, f"a call took longer than {self.seconds:g} s")
-        detail = f"{type(error).__name__}: {error}"
-        if isinstance(error, EnvironmentFault):
-            return StageFailure(InvalidReason.ENVIRONMENT_FAULT, detail)
-        return StageFailure(otherwise, detail)
+        return failure_of(error, otherwise, self.seconds)
 
     def _hook(self, name: str, call: Callable[[], Hook]) -> Hook:
         try:
             return call()
         except RAISED as error:
-            raise _hook_failure(name, error) from error
+            raise hook_failure(name, error) from error
 
     def _key(self, name: str, read: Callable[[], Hashable | None]) -> int | None:
         """Digest of a key; asked for in every turn, so without the closure that `_hook` would need."""
@@ -296,7 +291,7 @@ class Stage:
             key = read()
             return None if key is None else digest(key)
         except RAISED as error:
-            raise _hook_failure(name, error) from error
+            raise hook_failure(name, error) from error
 
     async def _await(self, env: AnyEnv, call: Callable[[], object]) -> object:
         """Call a method under the deadline that the environment's kind allows."""
@@ -328,6 +323,25 @@ def _toolbox(env: AnyEnv | None) -> Toolbox | None:
     return cast("Toolbox | None", getattr(env, "toolbox", None))
 
 
-def _hook_failure(name: str, error: BaseException) -> StageFailure:
+def failure_of(error: BaseException, otherwise: InvalidReason, seconds: float) -> StageFailure:
+    """Return what an exception of `reset` or `step` means; `seconds` was the deadline of the call."""
+    if isinstance(error, Late):
+        return StageFailure(InvalidReason.WALL_CLOCK, f"a call took longer than {seconds:g} s")
+    detail = f"{type(error).__name__}: {error}"
+    if isinstance(error, EnvironmentFault):
+        return StageFailure(InvalidReason.ENVIRONMENT_FAULT, detail)
+    return StageFailure(otherwise, detail)
+
+
+def hook_failure(name: str, error: BaseException) -> StageFailure:
+    """Return the failure of a hook, which names it."""
     detail = f"{name}() raised {type(error).__name__}: {error}"
     return StageFailure(InvalidReason.ENVIRONMENT_ERROR, detail)
+
+
+def told(episode: str, turns: int, reason: InvalidReason, detail: str) -> str:
+    """Return the sentence that stops a run whose environment failed before anything was spent."""
+    return (
+        f"{episode} failed after {turns} turns ({reason.value}): {as_sentence(detail)} "
+        "Repair the environment and run again; `agentrl envs check` finds the common causes."
+    )

@@ -46,6 +46,7 @@ def demonstrations_of(settings: TrainSettings) -> list[Demonstration]:
         noise=warm.noise,
         seed=warm.seed,
         protocol=protocol_of(settings.environment, env, _renderer_of(settings)),
+        step_seconds=settings.limits.step_seconds,
     )
 
 

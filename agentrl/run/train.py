@@ -14,6 +14,7 @@ from agentrl.errors import AgentrlError, ConfigError, RolloutError, RunDirectory
 from agentrl.learn.algorithm import describe
 from agentrl.recipes import get
 from agentrl.rollout import assign_groups, complete_groups
+from agentrl.rollout.stage import told
 from agentrl.run.bench import Bench, open_bench
 from agentrl.run.beside import Beside
 from agentrl.run.check import check_algorithm, check_splits, columns_read
@@ -195,11 +196,8 @@ def preflight(bench: Bench) -> None:
     harvest = complete_groups(collect_on(bench.crew, Task(tuple(assignments), "model", 1.0, 1.0), None))
     if harvest.invalid:
         failed = harvest.invalid[0]
-        raise RolloutError(
-            f"the preflight episode of {failed.environment} on {failed.task} failed after "
-            f"{failed.turns_done} turns ({failed.reason.value}): {failed.detail}. "
-            "Repair the environment and run again; `agentrl envs check` finds the common causes."
-        )
+        episode = f"the preflight episode of {failed.environment} on {failed.task}"
+        raise RolloutError(told(episode, failed.turns_done, failed.reason, failed.detail))
     first = harvest.trajectories[0]
     if not first.turns:
         shown = bench.renderer.for_tools(bench.crew.schemas)
