@@ -211,6 +211,11 @@ class RunDirectory:
         """Append one line to `metrics.jsonl`."""
         self.append("metrics.jsonl", row)
 
+    def metrics(self, phase: str) -> list[dict[str, object]]:
+        """Return the rows of a phase in `metrics.jsonl`."""
+        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [row for line in lines if (row := json.loads(line))["phase"] == phase]
+
     def append(self, name: str, row: Row) -> None:
         """Append one line of JSON to a file of the run."""
         try:

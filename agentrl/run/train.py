@@ -269,6 +269,9 @@ def summarize(bench: Bench, verdicts: dict[str, Verdict]) -> dict[str, object]:
     for name, other in (("lift", "warm_start"), ("lift_over_control", "control")):
         if other in verdicts and "rl" in verdicts and not (verdicts[other].unknown or verdicts["rl"].unknown):
             summary[name] = _paired(verdicts[other], verdicts["rl"])
+    if "rl" in verdicts:
+        taken = bench.directory.metrics("rl")
+        summary["steps"] = {"taken": len(taken), "empty": sum("empty_steps" in row for row in taken)}
     return {
         **summary,
         "split": bench.settings.evaluation.final_split,

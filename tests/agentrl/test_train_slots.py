@@ -205,13 +205,17 @@ def test_one_step_on_two_passes_is_two_steps_on_the_same_old_probabilities(tmp_p
 
 def test_the_past_mean_of_a_task_is_a_column(tmp_path: Path) -> None:
     algorithm = replace(GRPO, advantage=Relative(over_past_mean, scale=one))
-    train(tiny(), algorithm=algorithm, out=tmp_path)
+    done = train(tiny(), algorithm=algorithm, out=tmp_path)
     assert len(rows(tmp_path)) == 2
+    assert done.summary["steps"] == {"taken": 2, "empty": 0}
+    assert "changed the weights" not in "\n".join(headlines(done))
 
 
 def test_batches_of_which_nothing_is_left_are_skipped_and_counted(tmp_path: Path) -> None:
     algorithm = replace(DAPO, keep=NoVoid(in_baseline=False) & DAPO.keep)
-    train(tiny(warm_start={"demonstrations": 0}), algorithm=algorithm, out=tmp_path)
+    done = train(tiny(warm_start={"demonstrations": 0}), algorithm=algorithm, out=tmp_path)
+    assert done.summary["steps"] == {"taken": 2, "empty": 2}
+    assert "None of the 2 steps of reinforcement changed the weights" in "\n".join(headlines(done))
     assert [row["empty_batches"] for row in rows(tmp_path)] == [1, 2]
     assert [row["empty_steps"] for row in rows(tmp_path)] == [1.0, 1.0]
     assert [row["dropped_share"] for row in rows(tmp_path)] == [1.0, 1.0]

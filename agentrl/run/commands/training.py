@@ -179,6 +179,7 @@ def headlines(run: Run) -> list[str]:
             lines.append(f"  {title:<11}{_success(row)}")
     for name, title in (("lift", "the warm start"), ("lift_over_control", "the control")):
         lines += _lift(run.summary.get(name), title)
+    lines += _unlearnt(run.summary.get("steps"))
     spent = run.summary.get("cpu_seconds")
     if isinstance(spent, dict) and "control" in spent:
         lines.append(f"CPU-seconds: reinforcement {spent['rl']:.0f}, control {spent['control']:.0f}")
@@ -200,6 +201,18 @@ def _success(row: Mapping[str, object]) -> str:
         )
     low, high = bounds
     return f"{mean:6.1%}  [{low:.1%}, {high:.1%}]"
+
+
+def _unlearnt(steps: object) -> list[str]:
+    """A sentence where reinforcement changed nothing, which equal successes alone would not tell."""
+    if not isinstance(steps, dict) or not steps["taken"] or steps["empty"] < steps["taken"]:
+        return []
+    sentence = (
+        f"None of the {steps['taken']} steps of reinforcement changed the weights: no token carried an "
+        "advantage, as where all members of each group have the same reward. Raise rl.members, or choose "
+        "tasks that the warm start solves neither always nor never."
+    )
+    return [sentence]
 
 
 def _lift(row: object, over: str) -> list[str]:
