@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agentrl.credit.advantage import Relative
-from agentrl.credit.part import name_of
+from agentrl.credit.part import name_of, parts_inside
 from agentrl.learn.penalty import KlToOld, KlToReference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from agentrl.learn.algorithm import Algorithm
 
 
@@ -56,20 +54,10 @@ def settings(algorithm: Algorithm) -> str:
     optimizer = algorithm.optimizer
     rate = getattr(optimizer, "lr", None)
     step = name_of(optimizer) + ("" if rate is None else f" at {rate!r}")
-    lone = {part.lone for part in _inside(algorithm.advantage) if isinstance(part, Relative)}
+    lone = {part.lone for part in parts_inside(algorithm.advantage) if isinstance(part, Relative)}
     alone = {"zero": "; a lone member gets 0", "raw": "; a lone member keeps its undivided figure"}
     ending = alone[lone.pop()] if len(lone) == 1 else ""
     return f"{', '.join([*terms, step])}; over-long answers are ordinary truncations{ending}. "
-
-
-def _inside(part: object) -> Iterator[object]:
-    yield part
-    if isinstance(part, tuple):
-        for item in part:
-            yield from _inside(item)
-    if is_dataclass(part) and not isinstance(part, type):
-        for item in fields(part):
-            yield from _inside(getattr(part, item.name))
 
 
 PARITY = "hand-derived example; parity with plain loops"
