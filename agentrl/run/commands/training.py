@@ -93,7 +93,7 @@ def report(run: Path, /) -> None:
     if lost := read_run(run).unreadable:
         print(
             f"Left out of the report: {lost} damaged line(s) or file(s) of {run}. A run that was killed "
-            "leaves a torn last line; resuming it mends that.",
+            "leaves a torn last line, which resuming mends; one damaged otherwise stays until you delete it.",
             file=sys.stderr,
         )
 
