@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agentrl.sandbox import kernel, landlock, seccomp, tree, warden
 from agentrl.sandbox.bubble import NOBODY, SYSTEM, bubblewrap
-from agentrl.sandbox.inmate import ETC
+from agentrl.sandbox.inmate import ETC, outrank
 from agentrl.sandbox.removal import remove_soon
 from agentrl.sandbox.result import Tier
 from agentrl.sandbox.supervisor import PATIENCE, House, supervise
@@ -108,6 +108,8 @@ def _opened(tier: Tier, base: str, preload: tuple[str, ...]) -> House:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prefixes = _prefixes()
     root = os.getuid() == 0
+    if tier is not Tier.BWRAP:  # whose programs come from a process that knows of no rank
+        outrank()
     if tier is Tier.STRICT:
         _move_in(prefixes, root=root)
     if root:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -113,6 +114,14 @@ def test_a_bomb_of_processes_that_never_sleep_is_the_programs_own_end(sandbox: S
     result = sandbox.run("import os\nwhile 1:\n    try: os.fork()\n    except OSError: pass")
 
     assert result.status in {Status.TIMEOUT, Status.KILLED}, result
+
+
+def test_a_program_has_the_priority_of_the_host(sandbox: Sandbox, session: JailSession) -> None:
+    ours = f"{os.getpriority(os.PRIO_PROCESS, 0)}\n"
+
+    assert sandbox.run("import os\nprint(os.getpriority(os.PRIO_PROCESS, 0))").stdout == ours
+    assert session.run("import os\nprint(os.getpriority(os.PRIO_PROCESS, 0))").stdout == ours
+    assert session.run("os.setpriority(os.PRIO_PROCESS, 0, -20)").status is Status.ERROR
 
 
 def test_nothing_of_a_cell_runs_on_between_cells(session: JailSession) -> None:
