@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from agentrl.credit.advantage import Composable
+from agentrl.credit.compose import Composable
 from agentrl.credit.part import Number, Printed, fixed, parts_inside
 from agentrl.credit.pool import sum_by
 from agentrl.credit.sequence import accumulate_backward, following

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Composable
+from agentrl.credit.compose import Composable
 from agentrl.credit.part import Checked, Number, Printed, fixed
 from agentrl.credit.pool import sum_by
 from agentrl.credit.sequence import accumulate_backward, following, last_turns

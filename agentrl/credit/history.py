@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Advantage, Composable, Return, Scale, Std, Target, mean
+from agentrl.credit.advantage import Return, Scale, Std, Target, mean
+from agentrl.credit.compose import Advantage, Composable
 from agentrl.credit.part import NOTHING, Number, Printed, fixed
 from agentrl.credit.peers import Peers, same_observation
 from agentrl.credit.pool import pool_of

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Advantage, Composable, mean, median
+from agentrl.credit.advantage import mean, median
+from agentrl.credit.compose import Advantage, Composable
 from agentrl.credit.ledger import ROLE_BASELINE
 from agentrl.credit.part import Number, Printed, fixed
 from agentrl.credit.pool import Pool, sum_by

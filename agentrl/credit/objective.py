@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Composable
+from agentrl.credit.compose import Composable
 from agentrl.credit.part import Number, Printed, fixed
 from agentrl.credit.pool import sum_by
 from agentrl.credit.shaping import succeeded

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Advantage, Composable, MeanAbsolute, Relative
+from agentrl.credit.advantage import MeanAbsolute, Relative
+from agentrl.credit.compose import Advantage, Composable
 from agentrl.credit.ledger import IMPROVEMENT
 from agentrl.credit.part import NOTHING, Number, Printed, fixed
 from agentrl.credit.shaping import succeeded

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from agentrl.credit.advantage import Advantage
+    from agentrl.credit.compose import Advantage
     from agentrl.credit.keep import Kept
     from agentrl.trajectory.batch import Batch
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Advantage, Composable, Target, episode_total, mean
+from agentrl.credit.advantage import Target, episode_total, mean
+from agentrl.credit.compose import Advantage, Composable
 from agentrl.credit.part import Printed
 from agentrl.credit.peers import Peers, same_observation
 from agentrl.credit.pool import pool_of, sum_by

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.advantage import Advantage, Composable, Relative, one
+from agentrl.credit.advantage import Relative, one
+from agentrl.credit.compose import Advantage, Composable
 from agentrl.credit.objective import before_update, current_logprob
 from agentrl.credit.part import Number, Printed, fixed
 from agentrl.credit.pool import sum_by

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkabl
 
 import numpy as np
 
-from agentrl.credit.advantage import Advantage, Relative, Sum
+from agentrl.credit.advantage import Relative
+from agentrl.credit.compose import Advantage, Sum
 from agentrl.credit.critic import returns_of
 from agentrl.credit.keep import Keep, Kept, keep_all
 from agentrl.credit.part import Description, Printed, name_of, parts_inside, per_turn, rebuild, resolve

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from agentrl.credit.advantage import Advantage, Relative
+from agentrl.credit.advantage import Relative
 from agentrl.credit.part import Number, fixed
 from agentrl.credit.pool import signs
 from agentrl.credit.sequence import number_pairs
@@ -17,6 +17,7 @@ from agentrl.trajectory.batch import ENTROPY, LOGPROB_BEFORE_UPDATE, SPAN
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from agentrl.credit.compose import Advantage
     from agentrl.trajectory.batch import Batch
 
     Floats: TypeAlias = NDArray[np.float64]

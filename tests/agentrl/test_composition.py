@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from agentrl.credit.advantage import Advantage, Composable, Relative, Sum, Weighted, episode_total, one
+from agentrl.credit.advantage import Relative, episode_total, one
+from agentrl.credit.compose import Advantage, Composable, Sum, Weighted
 from agentrl.credit.critic import BiLevelGae, TokenGae, TurnGae, returns_of
 from agentrl.credit.history import MeanAmong, NestedHistory
 from agentrl.credit.keep import keep_all
 from agentrl.credit.normalise import FirstTurns, HarderFirst
 from agentrl.credit.objective import Contrast, Desirable, GroupObjective, Members, NegativeAware, Regression
+from agentrl.credit.part import load
 from agentrl.credit.peers import same_task
 from agentrl.credit.refine import Confident, EarlierTool, Improved, Novelty
 from agentrl.credit.tokens import tells_tokens_apart
@@ -186,6 +188,11 @@ class TestNonsense:
         reward = PAIR.reward.astype(float)
         total = (episode_total_less_half - Relative(scale=one))(PAIR, reward, keep_all(PAIR, reward))
         assert total.tolist() == [0.0, 0.0]
+
+
+def test_run_cards_from_before_sums_had_a_file_of_their_own_are_read() -> None:
+    assert load("agentrl.credit.advantage:Sum") is Sum
+    assert load("agentrl.credit.advantage:Weighted") is Weighted
 
 
 def test_reference_is_read_where_it_was_measured() -> None:

@@ -12,7 +12,6 @@ from numpy.testing import assert_allclose
 from agentrl import recipes
 from agentrl.credit.advantage import (
     AcrossBatch,
-    Advantage,
     MeanAbsolute,
     PlusRow,
     Relative,
@@ -36,6 +35,7 @@ from agentrl.learn.schedule import Linear
 from agentrl.trajectory.batch import Batch
 
 if TYPE_CHECKING:
+    from agentrl.credit.compose import Advantage
     from agentrl.credit.part import Schedule
 
 

@@ -16,7 +16,8 @@ from agentrl.recipes import GRPO, get
 from agentrl.trajectory.batch import Batch
 
 if TYPE_CHECKING:
-    from agentrl.credit.advantage import Advantage, Center, Scale, Target
+    from agentrl.credit.advantage import Center, Scale, Target
+    from agentrl.credit.compose import Advantage
     from agentrl.credit.keep import Keep
     from agentrl.credit.peers import Peers
     from agentrl.credit.reward import Reward

@@ -212,7 +212,7 @@ def torchrun(*arguments: str, **environment: str) -> Generator[subprocess.Popen[
 
 
 def written(settings: TrainSettings, path: Path) -> str:
-    from agentrl.run.directory import plain, to_toml
+    from agentrl.run.card import plain, to_toml
 
     path.write_text(to_toml(plain(settings)))
     return str(path)

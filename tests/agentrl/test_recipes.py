@@ -16,7 +16,8 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from agentrl import recipes
-from agentrl.credit.advantage import Advantage, Composable, Relative
+from agentrl.credit.advantage import Relative
+from agentrl.credit.compose import Advantage, Composable
 from agentrl.credit.critic import returns_of
 from agentrl.credit.keep import All, Kept, NoVoid, no_valid_action
 from agentrl.errors import AlgorithmError, ConfigError

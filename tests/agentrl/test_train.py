@@ -23,7 +23,8 @@ from agentrl.learn.algorithm import Algorithm, describe, from_description
 from agentrl.learn.optimizer import AdamW
 from agentrl.learn.penalty import Entropy
 from agentrl.recipes import GIGPO, GRPO
-from agentrl.run.directory import RunDirectory, to_toml
+from agentrl.run.card import to_toml
+from agentrl.run.directory import RunDirectory
 from agentrl.run.draw import first_task
 from agentrl.run.train import train
 from agentrl.testing import WordWorld

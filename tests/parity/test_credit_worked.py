@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from agentrl.credit.advantage import Advantage, PlusRow, Relative, Return, Std, episode_total, median, one
+from agentrl.credit.advantage import PlusRow, Relative, Return, Std, episode_total, median, one
 from agentrl.credit.critic import BiLevelGae, TokenGae, TurnGae
 from agentrl.credit.gain import BeliefGain, InformationGain
 from agentrl.credit.history import MeanAmong, NestedHistory
@@ -37,6 +39,9 @@ from agentrl.credit.tree import (
 )
 from agentrl.errors import MissingColumnError
 from agentrl.trajectory.batch import ENTROPY, GOLD_LOGPROB, GOLD_LOGPROB_FINAL, VALUE, Batch
+
+if TYPE_CHECKING:
+    from agentrl.credit.compose import Advantage
 
 
 def credit(part: Advantage, batch: Batch) -> list[float]:

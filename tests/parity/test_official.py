@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from agentrl.credit.advantage import Advantage, PlusRow, Relative, Return, Scale, Std, episode_total, one
+from agentrl.credit.advantage import PlusRow, Relative, Return, Scale, Std, episode_total, one
 from agentrl.credit.history import NestedHistory
 from agentrl.credit.keep import Kept, keep_all
 from agentrl.credit.peers import SimilarObservation, same_observation
 from agentrl.credit.reward import InvalidPenalty
 from tests.parity.record_official import PENALTY, SHAPES, TABLE
 from tests.recipe_batches import make_batch
+
+if TYPE_CHECKING:
+    from agentrl.credit.compose import Advantage
 
 FIGURES: dict[str, list[float]] = json.loads(TABLE.read_text())
 SCALES: dict[str, Scale] = {"mean_norm": one, "mean_std_norm": Std()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,6 @@ from numpy.testing import assert_allclose
 
 from agentrl.credit.advantage import (
     AcrossBatch,
-    Advantage,
     MeanAbsolute,
     Relative,
     Return,
@@ -24,6 +25,9 @@ from agentrl.credit.anchors import anchor_statistics
 from agentrl.credit.keep import keep_all, mixed_groups
 from agentrl.credit.peers import same_observation, same_state, same_turn
 from agentrl.trajectory.batch import Batch
+
+if TYPE_CHECKING:
+    from agentrl.credit.compose import Advantage
 
 PARTS: list[Advantage] = [
     Relative(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from agentrl import recipes
-from agentrl.credit.advantage import Advantage, MeanAbsolute, Relative, Return, Std, one, others_mean
+from agentrl.credit.advantage import MeanAbsolute, Relative, Return, Std, one, others_mean
 from agentrl.credit.critic import TurnGae
 from agentrl.credit.gain import BeliefGain
 from agentrl.credit.keep import keep_all
@@ -39,6 +40,9 @@ from agentrl.plan import Acceptance
 from agentrl.rollout import assign_groups
 from agentrl.trajectory.batch import CURRENT_LOGPROB, GOLD_LOGPROB, GOLD_LOGPROB_FINAL, VALUE, Batch
 from tests.recipe_batches import make_batch
+
+if TYPE_CHECKING:
+    from agentrl.credit.compose import Advantage
 
 torch.set_num_threads(1)
 
