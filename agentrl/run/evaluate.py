@@ -13,8 +13,9 @@ from agentrl.config import load
 from agentrl.errors import ConfigError, RolloutError, RunDirectoryError
 from agentrl.policy.base import Policy, Sampling
 from agentrl.rollout import Limits, Play, Stock, collect
+from agentrl.run.card import plain, provenance
 from agentrl.run.crew import Crew, Recipe
-from agentrl.run.directory import RunDirectory, plain, provenance, refuse_a_file
+from agentrl.run.directory import RunDirectory, refuse_a_file
 from agentrl.run.jobs import collect_on
 from agentrl.run.judge import assignments_of, verdict_of
 from agentrl.run.outcome import Evaluation, Row
