@@ -1,4 +1,4 @@
-"""Whether a world stands the calls of a rollout: from other threads, and hooks that are read often."""
+"""Whether a world stands a rollout: other threads, hooks that are read often, commands called admissible."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import threading
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from agentrl.errors import EnvironmentFault
-from agentrl.testing.probe import difference, moment, record
+from agentrl.testing.probe import act, address, difference, moment, record
 from agentrl.testing.report import Finding
 from agentrl.world.closing import RAISED
 from agentrl.world.env import TextEnv
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from agentrl.testing.probe import Moment, Probe, Where
 
 T = TypeVar("T")
+_COMMANDS: Final = 20
 _HOOKS: Final = ("observation_key", "state_key", "admissible", "gold", "system_text")
 _APART: Final = (
     "reset and step of a blocking world run in different threads, and there {what}. Keep nothing between "
@@ -39,7 +40,7 @@ def fails_in_threads(probe: Probe, where: Where) -> Iterator[Finding]:
     except RAISED as error:
         what = f"it raised {type(error).__name__}: {error}".rstrip(".")
     if what:
-        yield Finding("error", "threads", f"{where[0]}/{where[1]}: {_APART.format(what=what)}")
+        yield Finding("error", "threads", f"{address(where)}: {_APART.format(what=what)}")
 
 
 def _played_apart(probe: Probe, env: TextEnv, where: Where) -> list[Moment]:
@@ -90,7 +91,7 @@ def changed_by_reading(probe: Probe, where: Where) -> Iterator[Finding]:
             continue
         if text := difference(plain, _read_often(scripted, where, name)):
             said = f"reading {name}() twice more changes the episode: {text}. A hook only looks"
-            yield Finding("error", "hooks", f"{where[0]}/{where[1]}: {said}")
+            yield Finding("error", "hooks", f"{address(where)}: {said}")
 
 
 def _read_often(probe: Probe, where: Where, hook: str | None) -> list[Moment]:
@@ -103,3 +104,21 @@ def _read_often(probe: Probe, where: Where, hook: str | None) -> list[Moment]:
         if moments[-1].over:
             break
     return moments
+
+
+def wrong_admissible(probe: Probe, tasks: Sequence[Where]) -> Iterator[Finding]:
+    """Commands that are called admissible and refused, or what is no list of commands, told once."""
+    for where in tasks:
+        env = probe.make()
+        probe.begin(env, where)
+        given: object = env.admissible() or ()
+        listed = () if isinstance(given, str) else tuple(cast("Sequence[object]", given))
+        if isinstance(given, str) or not all(isinstance(each, str) for each in listed):
+            text = f"admissible() must return a list of texts; got {given!r:.80}"
+            yield Finding("error", "admissible", f"{address(where)}: {text}")
+            return
+        for command in map(str, listed[:_COMMANDS]):
+            probe.begin(env, where)
+            if act(env, command).refused:
+                text = f"the command {command!r} is listed as admissible and was refused"
+                yield Finding("error", "admissible", f"{address(where)}: {text}")

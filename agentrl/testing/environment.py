@@ -17,16 +17,16 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
 from agentrl.errors import CheckError, EnvironmentUsageError
-from agentrl.testing.calls import changed_by_reading, fails_in_threads
+from agentrl.testing.calls import changed_by_reading, fails_in_threads, wrong_admissible
 from agentrl.testing.consequences import without_consequences
 from agentrl.testing.elsewhere import played_elsewhere
-from agentrl.testing.leaks import contains, leaks_on_the_way
+from agentrl.testing.keys import wrong_keys
+from agentrl.testing.leaks import gold_in_sight, leaks_on_the_way
 from agentrl.testing.probe import (
-    NONSENSE,
     Lent,
     Probe,
-    Unusable,
     act,
+    address,
     difference,
     generators_at_rest,
     global_randomness,
@@ -34,7 +34,6 @@ from agentrl.testing.probe import (
 )
 from agentrl.testing.report import CheckReport, Finding, run_checks
 from agentrl.testing.results import (
-    lone_surrogate,
     opposite,
     paid,
     without_success,
@@ -50,12 +49,11 @@ from agentrl.world.registry import make
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvCreator
 
-    from agentrl.testing.probe import Key, Moment, Where
-    from agentrl.testing.report import Check, Severity
+    from agentrl.testing.probe import Moment, Where
+    from agentrl.testing.report import Check
 
 Factory: TypeAlias = Callable[[], TextEnv]
 _TASKS: Final = 3
-_COMMANDS: Final = 20
 
 
 def check_env(
@@ -231,7 +229,7 @@ class _EnvironmentChecks:
                 total += paid(step[1])
                 if step[2] or step[3]:
                     ends.append((total, step[4].get("success")))
-                    unsaid += without_success(_address(where), step[4]) if step[2] else ()
+                    unsaid += without_success(address(where), step[4]) if step[2] else ()
                     break
         yield from unsaid[:1]
         yield from opposite(ends)
@@ -262,12 +260,10 @@ class _EnvironmentChecks:
             first, second, again = self.probe.make(), self.probe.make(), self.probe.make()
             played = self.probe.play(first, where)
             if text := difference(played, self.probe.play(second, where)):
-                yield Finding("error", "determinism", f"{_address(where)}, same seed: {text}")
+                yield Finding("error", "determinism", f"{address(where)}, same seed: {text}")
             self.probe.begin(again, where)
             if again.system_text() != second.system_text():
-                yield Finding(
-                    "error", "determinism", f"{_address(where)}: system_text differs within a group"
-                )
+                yield Finding("error", "determinism", f"{address(where)}: system_text differs within a group")
 
     def processes(self, factory: Factory) -> Iterator[Finding]:
         """Another process sees the same, though its sets have another order."""
@@ -282,7 +278,7 @@ class _EnvironmentChecks:
             ]
             texts = (difference(here, there[position]) for there in recordings)
             if text := next(filter(None, texts), None):
-                yield Finding("error", "processes", f"{_address(where)}, in another process: {text}")
+                yield Finding("error", "processes", f"{address(where)}, in another process: {text}")
 
     def global_random(self) -> Iterator[Finding]:
         """The global generators of `random` and `numpy` are left alone; `self.rng` is there instead."""
@@ -303,9 +299,9 @@ class _EnvironmentChecks:
             used = self.probe.make()
             self.probe.play(used, last)
             if text := difference(alone, self.probe.play(used, where)):
-                yield Finding("error", "isolation", f"{_address(where)} after another episode: {text}")
+                yield Finding("error", "isolation", f"{address(where)} after another episode: {text}")
             if text := difference(alone, self._beside(where, last)):
-                yield Finding("error", "isolation", f"{_address(where)} beside another instance: {text}")
+                yield Finding("error", "isolation", f"{address(where)} beside another instance: {text}")
 
     def _beside(self, where: Where, other: Where) -> list[Moment]:
         """Play while a neighbour, always a step ahead, plays too; keys are read after its step."""
@@ -326,23 +322,7 @@ class _EnvironmentChecks:
     def keys(self) -> Iterator[Finding]:
         """Keys can be compared across processes, and a refused action changes none."""
         for where in self.tasks:
-            if unusable := _unusable(self.probe.play(self.probe.make(), where)):
-                yield Finding("error", "keys", f"{_address(where)}: {unusable.why}")
-                continue
-            env = self.probe.make()
-            self.probe.play(env, where, turns=1)
-            if env._phase != "running":  # noqa: SLF001  # the end needs no further check
-                self.probe.begin(env, where)
-            before = key_of(env.observation_key())
-            replies = []
-            for action in NONSENSE:
-                replies.append(act(env, action))
-                if replies[-1].over:
-                    break
-                if replies[-1].refused and replies[-1].observation_key != before:
-                    text = f"the refused action {action!r} changed observation_key()"
-                    yield Finding("error", "keys", f"{_address(where)}: {text}")
-            yield from _unflagged(where, replies, before)
+            yield from wrong_keys(self.probe, where)
 
     def snapshot(self) -> Iterator[Finding]:
         """`restore(snapshot())` brings back the same behaviour, here and in another instance."""
@@ -368,16 +348,7 @@ class _EnvironmentChecks:
     def gold(self) -> Iterator[Finding]:
         """The reference answer is neither in the prompt nor in info."""
         for where in self.tasks:
-            env = self.probe.make()
-            first = self.probe.begin(env, where)
-            gold = env.gold()
-            if not gold:
-                continue
-            if contains(f"{env.system_text()}\n{first.observation}", gold):
-                severity: Severity = "error" if len(gold) >= 4 else "warning"  # "no" is in many texts
-                yield Finding(severity, "gold", f"{_address(where)}: the prompt contains the answer {gold!r}")
-            if contains(repr(first.info), gold):
-                yield Finding("error", "gold", f"{_address(where)}: info contains the answer {gold!r}")
+            yield from gold_in_sight(self.probe, where)
 
     def leak(self) -> Iterator[Finding]:
         """No reply on the way tells the answer or judges a guess."""
@@ -386,25 +357,7 @@ class _EnvironmentChecks:
 
     def admissible(self) -> Iterator[Finding]:
         """Each command that is called admissible is accepted."""
-        for where in self.tasks:
-            env = self.probe.make()
-            self.probe.begin(env, where)
-            commands: object = env.admissible() or ()
-            if isinstance(commands, str) or not all(
-                isinstance(each, str) for each in cast("Sequence[object]", commands)
-            ):
-                text = f"admissible() must return a list of texts; got {commands!r:.80}"
-                yield Finding("error", "admissible", f"{_address(where)}: {text}")
-                return
-            for command in tuple(env.admissible() or ())[:_COMMANDS]:
-                self.probe.begin(env, where)
-                if act(env, command).refused:
-                    text = f"the command {command!r} is listed as admissible and was refused"
-                    yield Finding("error", "admissible", f"{_address(where)}: {text}")
-
-
-def _address(where: Where) -> str:
-    return f"{where[0]}/{where[1]}"
+        yield from wrong_admissible(self.probe, self.tasks)
 
 
 def _refuses(env: TextEnv, split: str, index: int) -> bool:
@@ -421,19 +374,3 @@ def _raises_usage(env: TextEnv) -> bool:
     except EnvironmentUsageError:
         return True
     return False
-
-
-def _unusable(played: Sequence[Moment]) -> Unusable | None:
-    told = [moment for moment in played if lone_surrogate(moment.observation) is None]
-    keys = (key for moment in told for key in (moment.observation_key, moment.state_key))
-    return next((key for key in keys if isinstance(key, Unusable)), None)
-
-
-def _unflagged(where: Where, replies: Sequence[Moment], before: Key) -> Iterator[Finding]:
-    """Two different nonsense actions that get one answer were refused, whether flagged or not."""
-    texts = {reply.observation for reply in replies}
-    if len(replies) < len(NONSENSE) or len(texts) > 1 or any(reply.refused for reply in replies):
-        return
-    if replies[-1].observation_key not in {None, before}:
-        text = f"{texts.pop()!r} looks like a refusal and makes a key; set info['valid'] = False for refusals"
-        yield Finding("error", "keys", f"{_address(where)}: {text}")

@@ -6,13 +6,14 @@ import contextlib
 import re
 from typing import TYPE_CHECKING, Final
 
-from agentrl.testing.probe import NONSENSE, act
+from agentrl.testing.probe import NONSENSE, act, address
 from agentrl.testing.report import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agentrl.testing.probe import Moment, Probe, Where
+    from agentrl.testing.report import Severity
     from agentrl.world.protocol import Protocol
 
 _VERDICT: Final = re.compile(
@@ -29,6 +30,20 @@ _WRONG: Final = ("zyx", "qwv")
 def contains(text: str, gold: str) -> bool:
     """Say whether a text contains an answer as whole words, whatever the case."""
     return re.search(rf"(?<!\w){re.escape(gold.casefold())}(?!\w)", text.casefold()) is not None
+
+
+def gold_in_sight(probe: Probe, where: Where) -> Iterator[Finding]:
+    """The answer in what the agent is told at the start, and in the info of `reset`."""
+    env = probe.make()
+    first = probe.begin(env, where)
+    gold = env.gold()
+    if not gold:
+        return
+    if contains(f"{env.system_text()}\n{first.observation}", gold):
+        severity: Severity = "error" if len(gold) >= 4 else "warning"  # "no" is in many texts
+        yield Finding(severity, "gold", f"{address(where)}: the prompt contains the answer {gold!r}")
+    if contains(repr(first.info), gold):
+        yield Finding("error", "gold", f"{address(where)}: info contains the answer {gold!r}")
 
 
 def leaks_on_the_way(probe: Probe, where: Where) -> Iterator[Finding]:
@@ -48,7 +63,7 @@ def leaks_on_the_way(probe: Probe, where: Where) -> Iterator[Finding]:
     for moment in (*played[1:], *(_guess(probe, where, text) for text in guesses)):
         if not moment.over and _VERDICT.search(moment.observation):
             judged = f"{moment.action!r} was judged ({moment.observation[:80]!r}) and the episode went on"
-            yield Finding("error", "leak", f"{_address(where)}: {judged}; an agent can try until it hits")
+            yield Finding("error", "leak", f"{address(where)}: {judged}; an agent can try until it hits")
             return
 
 
@@ -56,7 +71,7 @@ def _told(played: Sequence[Moment], gold: str, where: Where) -> Iterator[Finding
     for turn, moment in enumerate(played[1:]):
         shown = {name: value for name, value in moment.info.items() if name != "tool_calls"}
         if not moment.over and contains(repr(shown), gold) and not contains(str(moment.action), gold):
-            yield Finding("error", "leak", f"{_address(where)}: info of step {turn} has the answer {gold!r}")
+            yield Finding("error", "leak", f"{address(where)}: info of step {turn} has the answer {gold!r}")
             return
 
 
@@ -71,7 +86,3 @@ def _guess(probe: Probe, where: Where, text: str) -> Moment:
     env = probe.make()
     probe.begin(env, where)
     return act(env, text)
-
-
-def _address(where: Where) -> str:
-    return f"{where[0]}/{where[1]}"

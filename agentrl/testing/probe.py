@@ -161,6 +161,11 @@ def moment(  # the five things of a step
     return Moment(observation, *keys, reward, terminated, truncated, shown, action)
 
 
+def address(where: Where) -> str:
+    """Return where a task is, as text: "train/3"."""
+    return f"{where[0]}/{where[1]}"
+
+
 def key_of(key: Hashable | None) -> Key:
     """Return the digest of a key."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentrl.errors import EnvironmentUsageError, as_sentence
-from agentrl.testing.probe import difference
+from agentrl.testing.probe import address, difference
 from agentrl.testing.report import Finding
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def wrong_snapshots(probe: Probe, tasks: Sequence[Where]) -> Iterator[Finding]:
                     yield Finding(
                         "error",
                         "snapshot",
-                        f"{where[0]}/{where[1]}, restored in {name} after turn {prefix}: {text}",
+                        f"{address(where)}, restored in {name} after turn {prefix}: {text}",
                     )
                     return
 
