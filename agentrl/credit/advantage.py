@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from agentrl.credit.compose import Advantage, Composable, Sum, Weighted, leaves  # noqa: F401  # old run cards say so
+from agentrl.credit.compose import Advantage, Composable, leaves
 from agentrl.credit.ledger import PAST_MEAN
 from agentrl.credit.part import Number, Printed, fixed, per_turn
 from agentrl.credit.peers import Peers, everyone, same_task

@@ -42,6 +42,11 @@ class Schedule(ABC):
 
 Number: TypeAlias = "float | Schedule"
 
+_MOVED = {
+    f"agentrl.credit.advantage:{name}": f"agentrl.credit.compose:{name}" for name in ("Sum", "Weighted")
+}
+"""Where parts stand now that run cards of earlier versions name elsewhere."""
+
 NOTHING = 1e-6
 """Relative figures below this count as zero; comparing floats with 0 would depend on their rounding."""
 
@@ -216,7 +221,7 @@ def load(path: str) -> object:
     Raises:
         AlgorithmError: the path has no colon, there is no such module, or it has no such name.
     """
-    module_name, colon, name = path.partition(":")
+    module_name, colon, name = _MOVED.get(path, path).partition(":")
     if not colon:
         raise AlgorithmError(f"{path!r} is not a dotted path; write 'package.module:NAME'.")
     if not _exists(module_name):

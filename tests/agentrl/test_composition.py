@@ -190,7 +190,7 @@ class TestNonsense:
         assert total.tolist() == [0.0, 0.0]
 
 
-def test_run_cards_from_before_sums_had_a_file_of_their_own_are_read() -> None:
+def test_parts_are_found_where_earlier_run_cards_name_them() -> None:
     assert load("agentrl.credit.advantage:Sum") is Sum
     assert load("agentrl.credit.advantage:Weighted") is Weighted
 
