@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import threading
 from typing import TYPE_CHECKING, TypeVar
@@ -109,22 +108,6 @@ def in_thread(call: Callable[[], T]) -> asyncio.Future[T]:
 
     threading.Thread(target=work, name="environment", daemon=True).start()
     return future
-
-
-def finished(call: Callable[[], T], seconds: float) -> T:
-    """Return what a call in a daemon thread gives, or raise `Late`; outside of an event loop."""
-    future: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-    def work() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # noqa: BLE001  # raised again where the call is awaited
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="environment", daemon=True).start()
-    if not concurrent.futures.wait((future,), timeout=seconds).done:
-        raise Late
-    return future.result()
 
 
 def run(work: Coroutine[object, object, T]) -> T:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from agentrl.errors import AgentrlError, EnvironmentFault, EnvironmentUsageError, RolloutError
-from agentrl.rollout.deadline import finished
+from agentrl.rollout.deadline import Late
 from agentrl.rollout.easy import default_protocol
 from agentrl.rollout.stage import StageFailure, failure_of, hook_failure, told
 from agentrl.rollout.text import rendered
 from agentrl.rollout.typed import reset_result, step_result
 from agentrl.trajectory import InvalidReason
 from agentrl.world.closing import RAISED
+from agentrl.world.deadline import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -176,7 +177,9 @@ class _Lesson:
     def _call(self, call: Callable[[], Given]) -> Given:
         """Call the environment as a rollout does: with a deadline if it blocks; its faults are its own."""
         try:
-            return finished(call, self.env.step_seconds) if self.env.blocks else call()
+            if not self.env.blocks:
+                return call()
+            return within(call, self.env.step_seconds, type(self.env).__name__, late=Late)
         except RAISED as error:
             if _is_ours(error):
                 raise

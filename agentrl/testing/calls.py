@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import queue
 import threading
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-from agentrl.errors import EnvironmentFault
 from agentrl.testing.probe import act, address, difference, moment, record
 from agentrl.testing.report import Finding
 from agentrl.world.closing import RAISED
+from agentrl.world.deadline import within
 from agentrl.world.env import TextEnv
 
 if TYPE_CHECKING:
@@ -62,23 +61,7 @@ def _played_apart(probe: Probe, env: TextEnv, where: Where) -> list[Moment]:
 
 def _in_thread(env: TextEnv, call: Callable[[], T], over: threading.Event) -> T:
     """Call in a thread that stays until all is over, for a later one would get its number."""
-    box: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            box.put((call(), None))
-        except BaseException as error:  # noqa: BLE001  # raised again where it is awaited
-            box.put((None, error))
-        over.wait()
-
-    threading.Thread(target=work, name="checked environment", daemon=True).start()
-    try:
-        value, raised = box.get(timeout=env.step_seconds)
-    except queue.Empty:
-        raise EnvironmentFault(f"a call took longer than {env.step_seconds:g} s") from None
-    if raised is not None:
-        raise raised
-    return cast("T", value)
+    return within(call, env.step_seconds, type(env).__name__, afterwards=over.wait)
 
 
 def changed_by_reading(probe: Probe, where: Where) -> Iterator[Finding]:
